@@ -1,0 +1,426 @@
+"""The sinks against a local HTTP server and a temporary folder."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from wine_drift.errors import PushFailed
+from wine_drift.publishing import Gateway, push, render, write_textfile
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def reply(status: int, body: str = "", **headers: str) -> Answer:
+    """Make an answer with this status, body and headers."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        content = body.encode()
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return answer
+
+
+@dataclass
+class Request:
+    """What the server saw of one request."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass
+class Server:
+    """A server that gives `answers` in turn, the last one for ever."""
+
+    answers: list[Answer] = field(default_factory=lambda: [reply(200)])
+    requests: list[Request] = field(default_factory=list)
+    address: str = ""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            server.requests.append(Request(self.command, self.path, dict(self.headers), body))
+            answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+            answer(self)
+
+        do_PUT = do_POST = do_GET = handle_any
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.address = f"127.0.0.1:{http.server_address[1]}"
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        http.shutdown()
+        thread.join()
+
+
+@dataclass
+class Time:
+    """A clock that only its own `sleep` moves."""
+
+    now: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+
+def families(value: float = 1) -> list[Metric]:
+    runs = CounterMetricFamily("wine_drift_runs", "Runs so far.", labels=["outcome"])
+    runs.add_metric(["ok"], 3)
+    return [GaugeMetricFamily("wine_drift_up", "1 if it runs.", value=value), runs]
+
+
+def gateway(address: str, **changes: Any) -> Gateway:
+    return replace(Gateway(address, "wine_drift", "red"), **changes)
+
+
+def send(to: Gateway, time: Time | None = None, jitter: float = 0.0) -> Time:
+    time = time or Time()
+    push(families(), to, clock=time.clock, sleep=time.sleep, jitter=lambda: jitter)
+    return time
+
+
+def failure(to: Gateway, time: Time | None = None, jitter: float = 0.0) -> PushFailed:
+    with pytest.raises(PushFailed) as caught:
+        send(to, time, jitter)
+    return caught.value
+
+
+def test_render_writes_help_type_and_samples() -> None:
+    """The text has HELP, TYPE and value of each family, counters with `_total`, no extras."""
+    assert render(families()).splitlines() == [
+        "# HELP wine_drift_up 1 if it runs.",
+        "# TYPE wine_drift_up gauge",
+        "wine_drift_up 1.0",
+        "# HELP wine_drift_runs_total Runs so far.",
+        "# TYPE wine_drift_runs_total counter",
+        'wine_drift_runs_total{outcome="ok"} 3.0',
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["", "http://", "HTTP://"])
+@pytest.mark.parametrize("end", ["", "/"])
+def test_push_is_one_put_of_everything(server: Server, scheme: str, end: str) -> None:
+    """One PUT with the full text goes to the group of job and pipeline, whatever the URL's form."""
+    send(gateway(f"{scheme}{server.address}{end}"))
+    (request,) = server.requests
+    assert request.method == "PUT"
+    assert request.path == "/metrics/job/wine_drift/pipeline/red"
+    assert request.body == render(families())
+    assert request.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert "Authorization" not in request.headers
+
+
+@pytest.mark.parametrize("name", ["red/white", "red wine", "red wine/2"])
+def test_push_escapes_pipeline_names(server: Server, name: str) -> None:
+    """Names with a slash or a space go in base64, the gateway's own escape."""
+    send(gateway(server.address, pipeline=name))
+    path = server.requests[0].path
+    assert path.startswith("/metrics/job/wine_drift/pipeline@base64/")
+    assert base64.urlsafe_b64decode(path.rsplit("/", 1)[1]).decode() == name
+
+
+def test_push_keeps_the_path_of_the_url(server: Server) -> None:
+    """A gateway behind a path prefix is reached there."""
+    send(gateway(f"http://{server.address}/gateway"))
+    assert server.requests[0].path == "/gateway/metrics/job/wine_drift/pipeline/red"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_push_succeeds_on_the_third_attempt(server: Server, status: int) -> None:
+    """A server that is busy twice gets the same PUT a third time, after growing pauses."""
+    server.answers = [reply(status), reply(status), reply(200)]
+    assert send(gateway(server.address)).pauses == [0.5, 1.0]
+    assert len({request.body for request in server.requests}) == 1
+    assert len(server.requests) == 3
+
+
+def test_push_gives_up_after_four_busy_answers(server: Server) -> None:
+    """A server that stays busy is asked four times and quoted."""
+    server.answers = [reply(503, "no leader")]
+    error = failure(gateway(server.address))
+    assert len(server.requests) == 4
+    assert error.reason == "rejected"
+    assert "after 4 attempts: HTTP 503 Service Unavailable: no leader" in str(error)
+
+
+def test_push_quotes_a_refusal_and_does_not_repeat_it(server: Server) -> None:
+    """A 400 is final; its first lines are in the message without terminal codes or tail."""
+    server.answers = [reply(400, "one\n\n\x1b[31mtwo\nthree\nfour\n")]
+    error = failure(gateway(server.address))
+    assert len(server.requests) == 1
+    assert error.reason == "rejected"
+    assert f"push to {server.address} failed after 1 attempt: HTTP 400 Bad Request: " in str(error)
+    assert str(error).endswith("one |  [31mtwo | three")
+    assert "clashes" in error.remedy
+    assert "`wine-drift push`" in error.remedy
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "password"), (404, "correct `pushgateway`")])
+def test_push_does_not_repeat_other_refusals(server: Server, status: int, remedy: str) -> None:
+    """A wrong password or a wrong path is final, and the remedy says which."""
+    server.answers = [reply(status)]
+    error = failure(gateway(server.address))
+    assert (len(server.requests), error.reason) == (1, "rejected")
+    assert f"HTTP {status}" in str(error)
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_push_refuses_redirects(server: Server, status: int) -> None:
+    """A redirect is a mistake in the settings: neither followed nor repeated."""
+    server.answers = [reply(status, Location=f"http://{server.address}/else"), reply(200)]
+    error = failure(gateway(server.address))
+    assert (len(server.requests), error.reason) == (1, "rejected")
+    assert f"HTTP {status}" in str(error)
+    assert "final address" in error.remedy
+
+
+@pytest.mark.parametrize(("jitter", "pauses"), [(0.0, [0.5, 1, 2]), (1.0, [0.75, 1.5, 3])])
+def test_push_tries_a_closed_port_four_times(jitter: float, pauses: list[float]) -> None:
+    """Nobody listens: four attempts, pauses that jitter makes longer, and a way out."""
+    time = Time()
+    error = failure(gateway("127.0.0.1:1"), time, jitter)
+    assert time.pauses == pauses
+    assert error.reason == "connection"
+    assert str(error) == "push to 127.0.0.1:1 failed after 4 attempts: Connection refused"
+    assert "start the Pushgateway" in error.remedy
+
+
+def test_push_starts_no_pause_beyond_the_deadline() -> None:
+    """The pauses count towards the deadline: with 1 s only one fits."""
+    time = Time()
+    error = failure(gateway("127.0.0.1:1", deadline_seconds=1), time)
+    assert time.pauses == [0.5]
+    assert "after 2 attempts" in str(error)
+
+
+def test_push_repeats_after_a_dropped_connection(server: Server) -> None:
+    """A server that hangs up without an answer is a connection error, tried again."""
+    server.answers = [lambda handler: handler.connection.shutdown(2), reply(200)]
+    assert send(gateway(server.address)).pauses == [0.5]
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\n"])
+def test_push_is_not_held_by_a_slow_server(server: Server, start: bytes) -> None:
+    """One byte per 0.3 s, in the headers or in the body, cannot hold a push beyond its deadline."""
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(start)
+            for _ in range(20):
+                handler.wfile.write(b"H")
+                time.sleep(0.3)
+        except OSError:
+            pass
+
+    server.answers = [drip]
+    to = gateway(server.address, timeout_seconds=0.5, deadline_seconds=1.5)
+    begin = time.monotonic()
+    with pytest.raises(PushFailed) as caught:
+        push(families(), to, jitter=lambda: 0.0)
+    assert time.monotonic() - begin < 2
+    assert caught.value.reason == "timeout"
+    assert "after 2 attempts: no complete answer in time" in str(caught.value)
+
+
+def test_push_times_out_on_a_silent_server(server: Server) -> None:
+    """A server that says nothing is a timeout too, and tried again."""
+    server.answers = [lambda handler: time.sleep(0.4), reply(200)]
+    assert send(gateway(server.address, timeout_seconds=0.1)).pauses == [0.5]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), URLError(TimeoutError())])
+def test_push_takes_a_timeout_of_the_socket_for_one(
+    monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """The socket gets what is left, never 0 or less, and its own timeout has the same reason."""
+    timeouts = []
+
+    def late(opener: object, request: object, timeout: float) -> None:
+        timeouts.append(timeout)
+        raise error
+
+    class Overslept(Time):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds + 100)
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", late)
+    assert failure(gateway("127.0.0.1:1", deadline_seconds=2), Overslept()).reason == "timeout"
+    assert timeouts[0] == 2
+    assert min(timeouts) > 0
+
+
+def test_push_bears_a_broken_refusal(server: Server) -> None:
+    """A 400 whose body cannot be read is a 400 all the same."""
+
+    def broken(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\nnumber\r\n")
+
+    server.answers = [broken]
+    assert str(failure(gateway(server.address))).endswith("after 1 attempt: HTTP 400 Bad")
+
+
+def test_push_passes_a_bug_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unforeseen exception in the sending thread is raised, not turned into a timeout."""
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", lambda *args, **names: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        send(gateway(server.address))
+
+
+def test_push_ignores_proxy_variables(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead proxy in the environment does not matter unless the settings ask for it."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    send(gateway(server.address))
+    assert len(server.requests) == 1
+    assert failure(gateway(server.address, use_proxy=True)).reason == "connection"
+
+
+def test_push_authenticates_from_the_password_file(server: Server, tmp_path: Path) -> None:
+    """User name and the file's content without its newline make the header."""
+    file = tmp_path / "password"
+    file.write_text("pässword \n")
+    send(gateway(server.address, username="cellar", password_file=file))
+    scheme, pair = server.requests[0].headers["Authorization"].split()
+    assert (scheme, base64.b64decode(pair).decode()) == ("Basic", "cellar:pässword ")
+
+
+def test_push_never_tells_a_password(server: Server, tmp_path: Path) -> None:
+    """Neither the password file's content nor userinfo in the URL gets into an error."""
+    file = tmp_path / "password"
+    file.write_text("corked")
+    server.answers = [reply(401)]
+    refused = failure(gateway(server.address, username="cellar", password_file=file))
+    for url in ("cellar:corked@{}", "http://cellar:corked@{}", "HTTPS://cellar:a/corked@@{}/x"):
+        error = failure(gateway(url.format(server.address)))
+        assert server.address in str(error)
+        assert "own settings" in error.remedy
+        assert "cork" not in f"{error} {error.remedy} {error.__cause__} {error.__context__}"
+    assert len(server.requests) == 1
+    assert "cork" not in f"{refused} {refused.remedy} {refused.__cause__} {refused.__context__}"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:port", "http://a..b", "http://" + "a" * 64])
+def test_push_does_not_repeat_an_impossible_address(url: str) -> None:
+    """An address that can never work is told once, as such."""
+    error = failure(gateway(url))
+    assert error.reason == "connection"
+    assert str(error) == f"push to {url} failed after 1 attempt: not a usable address"
+
+
+@pytest.mark.parametrize("setting", ["password_file", "ca_file"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_push_names_a_file_it_cannot_use(
+    server: Server, tmp_path: Path, setting: str, content: str | None
+) -> None:
+    """A missing password or CA file, or a CA file without a certificate, is told before sending."""
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_text(content)
+    to = gateway(server.address, username="cellar", **{setting: file})
+    if (setting, content) == ("password_file", ""):
+        send(to)  # an empty password is a password
+        return
+    error = failure(to)
+    assert (server.requests, error.reason) == ([], "rejected")
+    assert ("No such file" if content is None else "certificate") in str(error)
+    assert str(file) in str(error)
+
+
+def test_textfile_has_the_rendered_text_and_is_readable(tmp_path: Path) -> None:
+    """The file holds the same text as a push, mode 0644 under any umask, in a new folder."""
+    path = tmp_path / "new" / "folder" / "wine.prom"
+    umask = os.umask(0o077)
+    try:
+        write_textfile(families(), path)
+    finally:
+        os.umask(umask)
+    assert path.read_text() == render(families())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_textfile_is_replaced_whole(tmp_path: Path) -> None:
+    """A reader with the old file open keeps the old content: the name moves, no byte is changed."""
+    path = tmp_path / "wine.prom"
+    write_textfile(families(1), path)
+    with path.open() as reader:
+        write_textfile(families(0), path)
+        assert reader.read() == render(families(1))
+    assert path.read_text() == render(families(0))
+
+
+@pytest.mark.parametrize("function", ["os.fsync", "pathlib.Path.replace"])
+def test_textfile_survives_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """A failure on the way leaves the old file and nothing half written."""
+    path = tmp_path / "wine.prom"
+    write_textfile(families(1), path)
+
+    def full(*args: object) -> None:
+        # What is there at this moment must not look like metrics to node_exporter.
+        assert [file.name for file in tmp_path.glob("*.prom")] == ["wine.prom"]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(function, full)
+    with pytest.raises(PushFailed, match="No space left on device") as caught:
+        write_textfile(families(0), path)
+    assert caught.value.reason == "rejected"
+    assert [file.read_text() for file in tmp_path.iterdir()] == [render(families(1))]
+
+
+@pytest.mark.parametrize("name", ["wine.txt", "wine", "wine.prom.tmp", ".prom", "wine.PROM"])
+def test_textfile_needs_the_name_node_exporter_reads(tmp_path: Path, name: str) -> None:
+    """Any name but `*.prom` is refused before anything is written."""
+    with pytest.raises(ValueError, match=r"must end in \.prom"):
+        write_textfile(families(), tmp_path / "new" / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_textfile_in_no_folder_is_told_with_its_path(tmp_path: Path) -> None:
+    """A parent that is a file makes a PushFailed with the path and what to do."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "wine.prom"
+    with pytest.raises(PushFailed) as caught:
+        write_textfile(families(), path)
+    assert caught.value.reason == "rejected"
+    assert str(path) in str(caught.value)
+    assert f"make {path.parent} a writable folder" in caught.value.remedy

@@ -1,0 +1,1 @@
+"""wine-drift: a scheduled job that watches a model in production and keeps it good."""

@@ -1,0 +1,194 @@
+"""Where the next batch comes from, and where its file goes afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wine_drift.errors import AlreadyRunning, SettingsError
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A batch that was chosen, and not yet read."""
+
+    content_id: str  # SHA-256, hexadecimal: of the file's bytes, or of what names a stream's slice
+    name: str  # for people
+    source: str  # file | inbox | stream | simulated
+    path: Path | None = None
+    start: int = 0  # rows of the stream: from start up to stop
+    stop: int = 0
+    number: int = 0  # batches of the same stream before this one
+
+    @property
+    def batch_id(self) -> str:
+        """Short form of the content id, as printed and as typed."""
+        return self.content_id[:12]
+
+
+def claim_file(path: Path, source: str = "file") -> Claim:
+    """Claim one file by its content.
+
+    Raises
+    ------
+    SettingsError
+        There is no such file, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SettingsError(
+            f"batch {path}: {error.strerror}", remedy="name a file that is there and readable"
+        ) from error
+    return Claim(digest, path.name, source, path)
+
+
+def claim_oldest(
+    inbox: Path, suffixes: tuple[str, ...], is_known: Callable[[str], bool]
+) -> tuple[Claim | None, list[Claim]]:
+    """Claim the oldest file of an inbox whose content is new.
+
+    Names that start with a dot, or that do not end in one of `suffixes`, are still being written:
+    a sender writes under such a name and then renames.
+
+    Returns
+    -------
+    claim : Claim or None
+        None when nothing waits.
+    leftovers : list of Claim
+        Older files that the ledger knows: done before, but not put away.
+
+    Raises
+    ------
+    SettingsError
+        The inbox is not a folder that can be read.
+    """
+    leftovers: list[Claim] = []
+    for path in waiting(inbox, suffixes):
+        claim = claim_file(path, "inbox")
+        if not is_known(claim.content_id):
+            return claim, leftovers
+        leftovers.append(claim)
+    return None, leftovers
+
+
+def waiting(inbox: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of the inbox that are complete, oldest first."""
+    try:
+        found = [
+            (entry.stat().st_mtime_ns, entry.name)
+            for entry in os.scandir(inbox)
+            if entry.is_file() and not entry.name.startswith(".") and entry.name.endswith(suffixes)
+        ]
+    except OSError as error:
+        raise SettingsError(
+            f"inbox {inbox}: {error.strerror}", remedy="make the folder, or correct `inbox`"
+        ) from error
+    return [inbox / name for _, name in sorted(found)]
+
+
+def stream_order(table: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]:
+    """Order in which a table is streamed: shuffled, equal rows side by side.
+
+    File order in the red-wine table is itself drift, and a repeat of a training row would tell the
+    model an answer; equal rows side by side end up on the same side of any cut.
+
+    Parameters
+    ----------
+    table : ndarray of shape (n_rows, n_columns)
+        NaN equals NaN.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,): row numbers, each once.
+
+    Examples
+    --------
+    >>> order = stream_order(np.array([[1.0], [2.0], [1.0], [3.0]]), seed=0)
+    >>> sorted(order.tolist()), abs(order.tolist().index(0) - order.tolist().index(2))
+    ([0, 1, 2, 3], 1)
+    """
+    _, group = np.unique(np.nan_to_num(table, nan=-np.inf), axis=0, return_inverse=True)
+    group = np.asarray(group).ravel()
+    rank = np.random.default_rng(seed).permutation(group.max() + 1)
+    return np.asarray(np.argsort(rank[group], kind="stable"))
+
+
+def group_cut(table: NDArray[np.float64], order: NDArray[np.int64], *, share: float) -> int:
+    """Rows of the training part: the share of all, and on to the end of a group of equal rows."""
+    ordered = np.nan_to_num(table[order], nan=-np.inf)
+    cut = max(1, round(share * len(ordered)))
+    while cut < len(ordered) and (ordered[cut] == ordered[cut - 1]).all():
+        cut += 1
+    return cut
+
+
+def claim_stream(
+    table_id: str, *, seed: int, position: int, number: int, n_rows: int, batch_rows: int
+) -> Claim | None:
+    """Claim the next rows of a table's stream; None when it has ended."""
+    stop = min(position + batch_rows, n_rows)
+    if position >= stop:
+        return None
+    name = f"rows {position}-{stop}"
+    content_id = _digest(f"stream {table_id} {seed} {position} {stop}")
+    return Claim(content_id, name, "stream", None, position, stop, number)
+
+
+def claim_simulated(*, seed: int, number: int, n_rows: int) -> Claim:
+    """Claim the next batch of the endless simulated stream."""
+    content_id = _digest(f"simulated {seed} {number} {n_rows}")
+    return Claim(content_id, f"simulated {number}", "simulated", None, 0, n_rows, number)
+
+
+def put_away(claim: Claim, folder: Path) -> Path:
+    """Move an inbox file, or copy one that was named, under a name that no other content has."""
+    assert claim.path is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{claim.batch_id}-{claim.name}"
+    if claim.source == "inbox":
+        shutil.move(claim.path, target)
+    elif not target.exists():
+        partial = target.with_name(f".{target.name}.part")
+        shutil.copyfile(claim.path, partial)
+        partial.replace(target)
+    return target
+
+
+@contextlib.contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the lock of a home; the system lets go of it when the process ends, however it ends.
+
+    Raises
+    ------
+    AlreadyRunning
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (home / "run.lock").open("a")
+    except OSError as error:
+        raise SettingsError(
+            f"home {home}: {error.strerror}", remedy="name a writable folder with --home"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(
+                f"another run holds {home / 'run.lock'}", remedy="wait for it; nothing was done"
+            ) from None
+        yield
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

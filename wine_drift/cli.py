@@ -1,0 +1,315 @@
+"""Commands: options -> settings -> one call -> text and exit code; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from wine_drift.errors import SettingsError, StateUnreadable, Unhealthy, WineDriftError
+from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
+
+if TYPE_CHECKING:
+    from wine_drift.run import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DRIFT_FOUND = 8  # exit code for those who set fail_on
+STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
+TRAINING = ("training_share", "rounds", "min_labelled", "min_positives", "gate_alpha", "half_life")
+PUBLISHING = (
+    "pushgateway",
+    "textfile",
+    "pipeline",
+    "push_timeout",
+    "push_deadline",
+    "username",
+    "password_file",
+    "ca_file",
+    "proxy",
+    "legacy_metrics",
+)
+JUDGING = ("budget", "severity_drift", "severity_major", "min_rows", "max_set_aside", "retrain")
+
+METAVARS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
+
+
+def takes(*names: str) -> Callable[[F], F]:
+    """Give a command the options of these settings, besides --home and --settings."""
+
+    def decorate(command: F) -> F:
+        for name in reversed(("home", *names)):
+            metadata = specification()[name].metadata
+            flag = "--" + name.replace("_", "-")
+            text = metadata["help"] + (
+                f" [{'|'.join(metadata['choices'])}]" if metadata["choices"] else ""
+            )
+            if kind(name) is bool:
+                option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+            else:
+                option = click.option(flag, name, metavar=METAVARS[kind(name)], help=text)
+            command = option(command)
+        where = f"TOML file with settings (default: ./{DEFAULT_FILE} if it is there)"
+        return click.option("--settings", "file", metavar="FILE", help=where)(command)
+
+    return decorate
+
+
+class Commands(click.Group):
+    """Tells errors: what, where, and what to do; then exits with the error's own code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except WineDriftError as error:
+            _tell(error)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # the reader of our output went away; click ends quietly
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            remedy = "check rights and free space; what was not recorded will be taken again"
+            _tell(StateUnreadable(f"{place}{error.strerror or error}", remedy=remedy))
+            ctx.exit(StateUnreadable.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wine-drift", message="%(prog)s %(version)s")
+def main() -> None:
+    """Watch a model in production and keep it good, one batch a run.
+
+    Exit codes: 0 done, 2 usage or settings, 3 the batch is bad and in quarantine, 4 batch done but
+    push failed, 5 another run holds the lock, 6 ledger or model unreadable, 7 not healthy,
+    8 drift (only with --fail-on), 1 a bug.
+    """
+
+
+@main.command("run-batch")
+@click.argument("batch", required=False, type=click.Path(path_type=Path))
+@takes(
+    "data",
+    "schema",
+    "inbox",
+    "source",
+    *STREAM,
+    *JUDGING,
+    *TRAINING,
+    "window_rows",
+    "threads",
+    *PUBLISHING,
+    "dry_run",
+    "json",
+    "fail_on",
+)
+def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> None:
+    """Process one batch: BATCH, or the next of the inbox or the stream."""
+    settings = _settings(file, options)
+    from wine_drift.run import run_batch
+
+    report = run_batch(settings, batch, say=_say)
+    _finish(settings, report)
+
+
+@main.command()
+@takes("data", "schema", "seed", *TRAINING, "window_rows", "threads", *PUBLISHING, "json")
+def train(file: str | None, **options: Any) -> None:
+    """Train the first model on all of the table; later, a challenger through the gate."""
+    settings = _settings(file, options)
+    from wine_drift.run import train_now
+
+    _finish(settings, train_now(settings, say=_say))
+
+
+@main.command()
+@takes("pipeline", "legacy_metrics")
+def metrics(file: str | None, **options: Any) -> None:
+    """Print every metric, in Prometheus' text format."""
+    settings = _settings(file, options)
+    from wine_drift.ledger import Ledger
+    from wine_drift.outbox import families
+    from wine_drift.publishing import render
+
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        click.echo(render(families(settings, ledger)), nl=False)
+
+
+@main.command()
+@takes(*PUBLISHING)
+def push(file: str | None, **options: Any) -> None:
+    """Send every metric to the sinks again."""
+    settings = _settings(file, options)
+    from wine_drift.ledger import Ledger
+    from wine_drift.outbox import publish
+
+    with Ledger.open(settings.home) as ledger:
+        told, failure = publish(settings, ledger)
+    if failure is not None:
+        raise failure
+    click.echo(f"published {', '.join(told['sinks'])}")
+
+
+@main.command()
+@click.option("--last", default=15, show_default=True, help="batches to show")
+@takes("json")
+def status(last: int, file: str | None, **options: Any) -> None:
+    """Show the model, the last run and the last batches."""
+    settings = _settings(file, options)
+    from wine_drift.ledger import Ledger
+    from wine_drift.report import status_text
+
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        records, snapshot = ledger.records(last), ledger.snapshot()
+    if settings.json:
+        _print_json({"champion": snapshot.champion, "run": snapshot.run, "batches": records})
+    else:
+        click.echo(status_text(records, snapshot.champion, snapshot.run, home=str(settings.home)))
+
+
+@main.group()
+def models() -> None:
+    """List and show model versions."""
+
+
+@models.command("list")
+@takes("json")
+def models_list(file: str | None, **options: Any) -> None:
+    """List every version; * marks the champion."""
+    settings = _settings(file, options)
+    manifests, champion = _versions(settings)
+    from wine_drift.report import models_text
+
+    if settings.json:
+        _print_json({"champion": champion, "versions": manifests})
+    else:
+        click.echo(models_text(manifests, champion))
+
+
+@models.command("show")
+@click.argument("version", required=False)
+@takes()
+def models_show(version: str | None, file: str | None, **options: Any) -> None:
+    """Print the manifest of VERSION, or of the champion."""
+    settings = _settings(file, options)
+    manifests, champion = _versions(settings)
+    wanted = version or champion
+    for manifest in manifests:
+        if manifest["version"] == wanted:
+            _print_json(manifest)
+            return
+    known = ", ".join(manifest["version"] for manifest in manifests) or "none"
+    raise SettingsError(f"no model version {wanted}", remedy=f"there are: {known}")
+
+
+@main.command()
+@click.option("--batches", default=1, show_default=True, type=click.IntRange(1), help="how many")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder to write to")
+@takes("data", "schema", "source", *STREAM)
+def simulate(batches: int, out: Path, file: str | None, **options: Any) -> None:
+    """Write batch files with a drift scenario, of the table or of simulated wines."""
+    settings = _settings(file, options)
+    from wine_drift.run import load_schema
+    from wine_drift.supply import write_simulated
+
+    for path in write_simulated(settings, load_schema(settings), n_batches=batches, out=out):
+        click.echo(path)
+
+
+@main.command("fetch-data")
+@click.option("--url", help="another place that has the same file")
+@takes()
+def fetch_data(url: str | None, file: str | None, **options: Any) -> None:
+    """Download the UCI red-wine table into HOME/data and print where it is."""
+    settings = _settings(file, options)
+    from wine_drift.dataset import URL, fetch
+
+    click.echo(fetch(settings.home, url=url or URL, progress=sys.stderr.isatty()))
+
+
+@main.command()
+@click.argument("path", default=DEFAULT_FILE, type=click.Path(path_type=Path))
+def init(path: Path) -> None:
+    """Write a settings file with every setting explained, to PATH."""
+    from wine_drift.settings import settings_toml
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(settings_toml())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}", remedy="name another file") from error
+    click.echo(f"wrote {path}")
+
+
+@main.command()
+@takes("max_age")
+def health(file: str | None, **options: Any) -> None:
+    """Exit with 0 if the last run ended well and not too long ago, else with 7."""
+    settings = _settings(file, options)
+    from wine_drift.ledger import Ledger
+
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        snapshot = ledger.snapshot()
+    if snapshot.run is None:
+        raise Unhealthy(f"{settings.home}: no run yet", remedy="start `wine-drift run-batch`")
+    if not snapshot.run["success"]:
+        raise Unhealthy(
+            f"the last run failed: {snapshot.run['outcome']}", remedy="see what it printed"
+        )
+    age = time.time() - snapshot.last_success
+    if age > settings.max_age:
+        raise Unhealthy(
+            f"the last success is {age:.0f} s old, more than max_age = {settings.max_age:g} s",
+            remedy="see whether the schedule still runs",
+        )
+    click.echo(f"healthy: the last success is {age:.0f} s old")
+
+
+def _settings(file: str | None, options: dict[str, Any]) -> Settings:
+    return load_settings(options, os.environ, file=Path(file) if file else None)
+
+
+def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+    from wine_drift.ledger import Ledger
+
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        champion = ledger.champion()
+        return ledger.versions(), champion["version"] if champion else None
+
+
+def _finish(settings: Settings, report: Report) -> None:
+    """Print what the run did; its error, if there is one, goes on to `Commands.invoke`."""
+    from wine_drift.report import run_text
+
+    if settings.json:
+        _print_json(report.record)
+    else:
+        click.echo(run_text(report.record))
+    if report.error is not None:
+        raise report.error
+    alarms = {"never": (), "drift": ("drift", "major"), "major": ("major",)}[settings.fail_on]
+    drift = report.record["drift"]
+    if drift is not None and drift["status"] in alarms:
+        raise SystemExit(DRIFT_FOUND)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _say(line: str) -> None:
+    """Long work is told on a terminal; capitals also in cron."""
+    if sys.stderr.isatty() or line.split(":")[0].isupper():
+        click.echo(line, err=True)
+
+
+def _tell(error: WineDriftError) -> None:
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}", err=True)
+    if error.remedy:
+        click.echo(f"       {error.remedy}", err=True)

@@ -1,0 +1,87 @@
+"""The red-wine table: where it is, and how it comes from its publisher."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from wine_drift.errors import SettingsError
+
+URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/winequality-red.csv"
+SHA256 = "4a402cf041b025d4566d954c3b9ba8635a3a8a01e039005d97d6a710278cf05e"
+FILE_NAME = "winequality-red.csv"
+
+
+def packaged_text(name: str) -> str:
+    """Text of a data file that ships inside the package."""
+    return resources.files("wine_drift").joinpath("data", name).read_text(encoding="utf-8")
+
+
+def find_table(data: Path | None, home: Path) -> Path | None:
+    """The table to train on and to stream: the one named, else the one fetched, else None.
+
+    Raises
+    ------
+    SettingsError
+        A table was named and is not there. One that was never named is never missed.
+    """
+    if data is not None:
+        if not data.is_file():
+            raise SettingsError(f"data: no file {data}", remedy="correct --data or WINE_DRIFT_DATA")
+        return data
+    fetched = home / "data" / FILE_NAME
+    return fetched if fetched.is_file() else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(home: Path, *, url: str = URL, progress: bool = False) -> Path:
+    """Download the UCI red-wine table into the home folder, unless it is there already.
+
+    The file gets its name only after its SHA-256 was checked.
+
+    Source: P. Cortez et al. (2009), UCI Machine Learning Repository, doi:10.24432/C56S3T,
+    CC BY 4.0.
+
+    Raises
+    ------
+    SettingsError
+        The address does not answer, or what it sends is not the table.
+    """
+    import logging
+
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        path = pooch.retrieve(
+            url,
+            known_hash=f"sha256:{SHA256}",
+            fname=FILE_NAME,
+            path=home / "data",
+            downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
+        )
+    except ValueError as error:
+        raise SettingsError(
+            f"{url}: what it sent is not the table: its SHA-256 is not {SHA256[:12]}…",
+            remedy="nothing was kept; try again, or name a copy with --data",
+        ) from error
+    except (requests.RequestException, OSError) as error:
+        raise SettingsError(
+            f"{url}: {_reason(error)}",
+            remedy="try again, or name a copy of the table with --data or WINE_DRIFT_DATA",
+        ) from error
+    return Path(path)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: requests wraps the interesting one several times."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__

@@ -1,0 +1,291 @@
+"""The catalogue of metrics, and what the ledger knows turned into them.
+
+`exposition(snapshot)` is pure: every sink gets the same families, and a push can be lost, late or
+repeated without anything being wrong afterwards. Undefined values are left out, never 0, and
+`wine_drift_metric_undefined` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from wine_drift.schema import FAULTS
+
+PREFIX = "wine_drift_"
+LEVELS = {"ok": 0, "warn": 1, "drift": 2, "major": 3}  # of wine_drift_dataset_drift_level
+OUTCOMES = ("success", "quarantined")
+PUSH_FAILURES = ("connection", "timeout", "rejected")
+RETRAIN_REASONS = ("drift_major", "quality_drop", "manual")
+RETRAIN_OUTCOMES = ("promoted", "rejected", "failed")
+ACTIONS = ("keep", "hold", "retrain")
+
+Labels = tuple[tuple[str, str], ...]
+
+# Name after the prefix -> (labels, help). Help texts never change: a Pushgateway complains for ever
+# about two that differ.
+GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
+    "build_info": (("version", "dataset"), "Release that ran, and the table it watches."),
+    "model_info": (("version", "algorithm"), "Champion; constant 1."),
+    "model_trained_timestamp_seconds": ((), "When the champion was trained."),
+    "model_training_rows": ((), "Rows that the champion was trained on."),
+    "last_run_timestamp_seconds": ((), "End of the last run."),
+    "last_success_timestamp_seconds": ((), "End of the last run without an error."),
+    "last_run_success": ((), "1 if the last run ended without an error, else 0."),
+    "last_run_duration_seconds": ((), "Time that the last run took up to its commit."),
+    "last_run_stage_duration_seconds": (("stage",), "Time by stage of the last batch's run."),
+    "last_run_max_rss_bytes": ((), "Peak memory of the last run."),
+    "batches_pending": ((), "Files that waited in the inbox when the last run ended."),
+    "batch_number": ((), "Number of the last batch, counted from 1 without gaps."),
+    "batch_rows": ((), "Rows of the last batch as it arrived."),
+    "batch_accepted_rows": ((), "Rows of the last batch that were scored."),
+    "batch_labeled_rows": ((), "Scored rows of the last batch with a label."),
+    "batch_positive_rows": ((), "Labelled rows of the last batch that were positive."),
+    "batch_rejected_rows": (("reason",), "Rows of the last batch that were set aside."),
+    "batch_rejected_ratio": ((), "Share of faulty rows in the last batch, duplicates apart."),
+    "batch_rejected_ratio_threshold": ((), "Share of faulty rows from which decisions are held."),
+    "batch_missing_ratio": (("feature",), "Share of cells without a finite number."),
+    "batch_out_of_range_ratio": (("feature",), "Share of cells outside the plausible range."),
+    "model_logloss": (("dataset",), "Log loss: last batch (current), out-of-fold (reference)."),
+    "model_roc_auc": (("dataset",), "Area under the ROC curve."),
+    "model_brier_score": (("dataset",), "Brier score."),
+    "model_accuracy": (("dataset",), "Accuracy at the cut."),
+    "model_precision": (("dataset",), "Precision at the cut."),
+    "model_recall": (("dataset",), "Recall at the cut."),
+    "model_f1": (("dataset",), "F1 at the cut."),
+    "model_calibration_error": (("dataset",), "Expected calibration error over ten bins."),
+    "model_bound": (("metric", "bound"), "95 percent confidence limits of a quality measure."),
+    "model_logloss_pvalue": ((), "One-sided p-value that log loss is above the reference."),
+    "model_observed_minus_expected_z": ((), "Surplus of positives, in standard deviations."),
+    "model_cut": ((), "Score from which a row is predicted positive."),
+    "target_ratio": ((), "Share of positives among the labels of the last batch."),
+    "prediction_probability_mean": ((), "Mean score of the last batch."),
+    "metric_undefined": (("metric", "reason"), "1 for each metric that the last batch left open."),
+    "dataset_drift_pvalue": ((), "P-value of the whole batch, all tests combined."),
+    "dataset_drift_pvalue_threshold": ((), "P-value below which there is evidence: 1 / budget."),
+    "dataset_drift_severity": ((), "Largest severity of all columns."),
+    "dataset_drift_level": ((), "0 ok, 1 warn, 2 drift, 3 major drift."),
+    "multivariate_drift_pvalue": ((), "P-value of T-squared over all columns together."),
+    "feature_drift_pvalue": (("feature",), "P-value of a column, corrected for all tests made."),
+    "feature_drift_severity": (("feature",), "Debiased population stability index of a column."),
+    "feature_drift_psi": (("feature",), "Textbook index of the batch; grows as rows get fewer."),
+    "feature_drifted": (("feature",), "1 if a column has both evidence and severity, else 0."),
+    "drift_severity_threshold": (("level",), "Severity that makes evidence drift, or major."),
+    "drifted_features_ratio": ((), "Share of columns that drifted."),
+    "decision": (("action",), "1 for the action that was decided on, else 0."),
+    "last_retrain_timestamp_seconds": ((), "When a challenger was last tried."),
+}  # fmt: skip
+COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "batches": (("outcome",), "Batches by outcome, each counted once."),
+    "rows": ((), "Rows scored."),
+    "rows_rejected": (("reason",), "Rows set aside."),
+    "retrains": (("reason", "outcome"), "Challengers tried."),
+    "push_failures": (("reason",), "Pushes that failed; told by the next that succeeds."),
+}
+# The three gauges of the project that this one replaces, spelled as they were.
+LEGACY = {
+    "logloss_gaude": "Log loss of the last labelled batch.",
+    "auc_gaude": "Area under the ROC curve of the last labelled batch.",
+    "count_batch": "Batches processed.",
+}
+# Measure of the record -> metric.
+QUALITY = {
+    "log_loss": "model_logloss",
+    "roc_auc": "model_roc_auc",
+    "brier_score": "model_brier_score",
+    "accuracy": "model_accuracy",
+    "precision": "model_precision",
+    "recall": "model_recall",
+    "f1": "model_f1",
+    "calibration_error": "model_calibration_error",
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the ledger knows, as far as it is published."""
+
+    counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
+    record: Mapping[str, Any] | None = None  # of the last processed batch
+    champion: Mapping[str, Any] | None = None  # its manifest
+    run: Mapping[str, Any] | None = None  # finished_at, success, duration, stages, ...
+    last_success: float = 0.0  # Unix time; 0: never
+    last_retrain: float = 0.0
+
+
+class _Families:
+    """Collects samples under the names of the catalogue."""
+
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline
+        self._families: dict[str, Metric] = {}
+
+    def gauge(self, name: str, value: float | None, *labels: str) -> None:
+        """Add a sample; None is undefined and adds nothing."""
+        self._add(GaugeMetricFamily, GAUGES, name, value, labels)
+
+    def counter(self, name: str, value: float, *labels: str) -> None:
+        """Add the total of a counter."""
+        self._add(CounterMetricFamily, COUNTERS, name, value, labels)
+
+    def legacy(self, name: str, value: float | None) -> None:
+        """Add a gauge under its old name."""
+        self._add(GaugeMetricFamily, {name: ((), LEGACY[name])}, name, value, (), prefix="")
+
+    def _add(
+        self,
+        kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        catalogue: Mapping[str, tuple[tuple[str, ...], str]],
+        name: str,
+        value: float | None,
+        labels: tuple[str, ...],
+        prefix: str = PREFIX,
+    ) -> None:
+        if value is None:
+            return
+        label_names, text = catalogue[name]
+        if name not in self._families:
+            self._families[name] = kind(prefix + name, text, labels=["pipeline", *label_names])
+        self._families[name].add_metric([self._pipeline, *labels], float(value))  # type: ignore[attr-defined]
+
+    def all(self) -> list[Metric]:
+        """Families that have a sample, by name."""
+        return [self._families[name] for name in sorted(self._families)]
+
+
+def exposition(
+    snapshot: Snapshot, *, pipeline: str, version: str, legacy: bool = False
+) -> list[Metric]:
+    """Build every metric family from what the ledger knows.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    pipeline : str
+        Label of every sample; together with the job it is the grouping key of the Pushgateway.
+    version : str
+        Of wine-drift.
+    legacy : bool
+        Also `logloss_gaude`, `auc_gaude` and `count_batch`.
+
+    Examples
+    --------
+    >>> families = exposition(Snapshot(), pipeline="p", version="1")
+    >>> next(f for f in families if f.name == "wine_drift_rows").samples[0].value
+    0.0
+    """
+    out = _Families(pipeline)
+    out.gauge("build_info", 1, version, (snapshot.run or {}).get("dataset", ""))
+    _counters(out, snapshot.counters)
+    if snapshot.champion is not None:
+        _champion(out, snapshot.champion)
+    if snapshot.run is not None:
+        _run(out, snapshot.run)
+    out.gauge("last_success_timestamp_seconds", snapshot.last_success or None)
+    out.gauge("last_retrain_timestamp_seconds", snapshot.last_retrain or None)
+    if snapshot.record is not None:
+        _batch(out, snapshot.record["batch"], snapshot.record["thresholds"])
+        _quality(out, snapshot.record["quality"])
+        _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
+        for action in ACTIONS:
+            out.gauge("decision", action == snapshot.record["decision"]["action"], action)
+    if legacy:
+        quality = snapshot.record["quality"] if snapshot.record else {}
+        out.legacy("logloss_gaude", quality.get("log_loss"))
+        out.legacy("auc_gaude", quality.get("roc_auc"))
+        done = snapshot.counters.get(("batches", (("outcome", "success"),)), 0)
+        out.legacy("count_batch", done)
+    return out.all()
+
+
+def _counters(out: _Families, counters: Mapping[tuple[str, Labels], float]) -> None:
+    """Every combination from the first push on: a series that starts at 1 never increased."""
+
+    def total(name: str, **labels: str) -> None:
+        out.counter(name, counters.get((name, tuple(labels.items())), 0), *labels.values())
+
+    for outcome in OUTCOMES:
+        total("batches", outcome=outcome)
+    total("rows")
+    for reason in FAULTS:
+        total("rows_rejected", reason=reason)
+    for reason in RETRAIN_REASONS:
+        for outcome in RETRAIN_OUTCOMES:
+            total("retrains", reason=reason, outcome=outcome)
+    for reason in PUSH_FAILURES:
+        total("push_failures", reason=reason)
+
+
+def _champion(out: _Families, manifest: Mapping[str, Any]) -> None:
+    out.gauge("model_info", 1, manifest["version"], manifest["algorithm"])
+    out.gauge("model_trained_timestamp_seconds", manifest["trained_at"])
+    out.gauge("model_training_rows", manifest["training_rows"])
+    for measure, name in QUALITY.items():
+        out.gauge(name, manifest["out_of_fold"][measure], "reference")
+
+
+def _run(out: _Families, run: Mapping[str, Any]) -> None:
+    out.gauge("last_run_timestamp_seconds", run["finished_at"])
+    out.gauge("last_run_success", run["success"])
+    out.gauge("last_run_duration_seconds", run["duration"])
+    out.gauge("last_run_max_rss_bytes", run["max_rss_bytes"])
+    out.gauge("batches_pending", run["pending"])
+    for stage, seconds in run["stages"].items():
+        out.gauge("last_run_stage_duration_seconds", seconds, stage)
+
+
+def _batch(out: _Families, batch: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
+    out.gauge("batch_number", batch["sequence"])
+    out.gauge("batch_rows", batch["rows"])
+    out.gauge("batch_accepted_rows", batch["accepted"])
+    out.gauge("batch_labeled_rows", batch["labelled"])
+    out.gauge("batch_positive_rows", batch["positive"])
+    for reason, number in batch["set_aside"].items():
+        out.gauge("batch_rejected_rows", number, reason)
+    out.gauge("batch_rejected_ratio", batch["faulty_share"])
+    out.gauge("batch_rejected_ratio_threshold", thresholds["max_set_aside"])
+    for feature, share in batch["missing"].items():
+        out.gauge("batch_missing_ratio", share, feature)
+    for feature, share in batch["out_of_range"].items():
+        out.gauge("batch_out_of_range_ratio", share, feature)
+    if batch["labelled"]:
+        out.gauge("target_ratio", batch["positive"] / batch["labelled"])
+
+
+def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
+    for measure, name in QUALITY.items():
+        out.gauge(name, quality[measure], "current")
+        interval = quality["intervals"].get(measure)
+        for bound, limit in zip(("lower", "upper"), interval or (), strict=False):
+            out.gauge("model_bound", limit, name.removeprefix("model_"), bound)
+    for metric, reason in quality["undefined"].items():
+        out.gauge("metric_undefined", 1, metric, reason)
+    out.gauge("model_logloss_pvalue", quality["log_loss_p_value"])
+    out.gauge("model_observed_minus_expected_z", quality["observed_minus_expected_z"])
+    out.gauge("model_cut", quality["cut"])
+    out.gauge("prediction_probability_mean", quality["mean_score"])
+
+
+def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
+    out.gauge("dataset_drift_pvalue_threshold", thresholds["p_value"])
+    for level in ("drift", "major"):
+        out.gauge("drift_severity_threshold", thresholds[f"severity_{level}"], level)
+    if drift["status"] not in LEVELS:
+        out.gauge("metric_undefined", 1, "dataset_drift", "too_few_rows")
+        return
+    out.gauge("dataset_drift_level", LEVELS[drift["status"]])
+    out.gauge("dataset_drift_pvalue", drift["p_value"])
+    out.gauge("dataset_drift_severity", drift["severity"])
+    out.gauge("multivariate_drift_pvalue", drift["multivariate_p_value"])
+    features: Iterable[Mapping[str, Any]] = drift["features"]
+    for feature in features:
+        for key in ("p_value", "severity", "psi"):
+            name = f"feature_drift_{key.replace('_', '')}"
+            out.gauge(name, feature[key], feature["name"])
+        out.gauge("feature_drifted", feature["drifted"], feature["name"])
+    drifted = [feature["drifted"] for feature in drift["features"]]
+    out.gauge("drifted_features_ratio", sum(drifted) / len(drifted))

@@ -1,0 +1,372 @@
+"""The ledger is the truth: one SQLite file, one transaction a batch. The only importer of sqlite3.
+
+What is not committed did not happen; what is committed happened once, whatever crashed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wine_drift.errors import StateUnreadable
+from wine_drift.exposition import Labels, Snapshot
+
+if TYPE_CHECKING:
+    from wine_drift.profile import Profile
+    from wine_drift.rows import LabelledRows
+
+SCHEMA_VERSION = 1
+_RESTORE = "restore the file from a backup, or start another --home"
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE batches (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    content_id TEXT NOT NULL UNIQUE,
+    outcome TEXT NOT NULL CHECK (outcome IN ('processed', 'quarantined')),
+    record TEXT NOT NULL
+);
+CREATE TABLE versions (
+    number INTEGER PRIMARY KEY,
+    version TEXT NOT NULL UNIQUE,
+    since INTEGER NOT NULL,
+    manifest TEXT NOT NULL
+);
+CREATE TABLE detector (version TEXT PRIMARY KEY, pool TEXT NOT NULL, window TEXT NOT NULL);
+CREATE TABLE window (
+    sequence INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL,
+    rows BLOB NOT NULL
+);
+CREATE TABLE cursors (
+    stream TEXT PRIMARY KEY, seed INTEGER NOT NULL, position INTEGER NOT NULL,
+    number INTEGER NOT NULL
+);
+CREATE TABLE counters (
+    name TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, labels)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a stream was read."""
+
+    stream: str  # what identifies the table, or the simulation
+    seed: int  # of its order, for as long as the stream lasts
+    position: int  # rows taken, those of the training part included
+    number: int  # batches taken
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Everything that one batch changes; it is written in one transaction."""
+
+    content_id: str
+    outcome: str  # processed | quarantined
+    record: Mapping[str, Any]
+    run: Mapping[str, Any]  # the run, as in Snapshot.run
+    counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
+    cursor: Cursor | None = None
+    detector: tuple[str, Profile, Profile] | None = None  # version, pool, window
+    labelled: LabelledRows | None = None
+    promoted: Mapping[str, Any] | None = None  # manifest of the new champion
+
+
+class Ledger:
+    """An open ledger."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, home: Path, *, read_only: bool = False) -> Iterator[Ledger]:
+        """Open the ledger of a home, and make it if need be.
+
+        With `read_only` nothing is made or changed: a ledger that is not there reads as empty.
+
+        Raises
+        ------
+        StateUnreadable
+            The file is damaged, or was written by a newer release.
+        """
+        path = home / "ledger.sqlite"
+        ledger = None
+        with _told(path):
+            if read_only:
+                there = path.is_file()
+                address = f"{path.absolute().as_uri()}?mode=ro" if there else ":memory:"
+                connection = sqlite3.connect(address, uri=there, timeout=10)
+            else:
+                home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path.touch(mode=0o600)
+                connection = sqlite3.connect(path, timeout=10)
+            connection.isolation_level = None  # transactions are begun and ended below, by name
+            ledger = cls(connection, path)
+        try:
+            with _told(path):
+                ledger._prepare()
+            yield ledger
+        finally:
+            connection.close()
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA synchronous = FULL")
+        found = int(self._one("PRAGMA user_version") or 0)
+        if found > SCHEMA_VERSION:
+            raise StateUnreadable(
+                f"{self._path}: schema {found}, from a newer release than this ({SCHEMA_VERSION})",
+                remedy="upgrade wine-drift; nothing was changed",
+            )
+        if found == 0:
+            with self._transaction() as execute:
+                for statement in _SCHEMA.split(";"):
+                    execute(statement)
+                execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    # --- reading ---
+
+    def batch(self, content_id: str) -> dict[str, Any] | None:
+        """Record of a batch by its content, processed or quarantined; None if it is new."""
+        return self._json("SELECT record FROM batches WHERE content_id = ?", content_id)
+
+    def next_sequence(self) -> int:
+        """Number that the next batch will get."""
+        return int(self._one("SELECT coalesce(max(sequence), 0) + 1 FROM batches") or 1)
+
+    def records(self, limit: int) -> list[dict[str, Any]]:
+        """Records of the last batches, oldest first."""
+        with _told(self._path):
+            rows = self._connection.execute(
+                "SELECT record FROM batches ORDER BY sequence DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [self._parsed(row[0]) for row in reversed(rows)]
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Manifests of all versions, oldest first."""
+        with _told(self._path):
+            rows = self._connection.execute("SELECT manifest FROM versions ORDER BY number")
+            return [self._parsed(row[0]) for row in rows]
+
+    def champion(self) -> dict[str, Any] | None:
+        """Manifest of the champion, or None before the first training."""
+        return self._json(
+            "SELECT manifest FROM versions WHERE version ="
+            " (SELECT value FROM facts WHERE name = 'champion')"
+        )
+
+    def champion_since(self) -> int:
+        """Number of the batch at which the champion was promoted; 0 for the first one."""
+        found = self._one(
+            "SELECT since FROM versions WHERE version ="
+            " (SELECT value FROM facts WHERE name = 'champion')"
+        )
+        return int(found or 0)
+
+    def detector(self, version: str) -> tuple[Profile, Profile] | None:
+        """Pool and window of a version; None before its first batch."""
+        from wine_drift.profile import Profile
+
+        with _told(self._path):
+            row = self._connection.execute(
+                "SELECT pool, window FROM detector WHERE version = ?", (version,)
+            ).fetchone()
+        if row is None:
+            return None
+        pool, window = (Profile.from_dict(self._parsed(text)) for text in row)
+        return pool, window
+
+    def cursor(self, stream: str) -> Cursor | None:
+        """How far a stream was read; None if it never was."""
+        with _told(self._path):
+            row = self._connection.execute(
+                "SELECT stream, seed, position, number FROM cursors WHERE stream = ?", (stream,)
+            ).fetchone()
+        return None if row is None else Cursor(*row)
+
+    def labelled_rows(self, n_features: int, *, after: int) -> LabelledRows:
+        """Labelled rows of the batches after number `after`, oldest first."""
+        from wine_drift.rows import LabelledRows, concatenate
+
+        with _told(self._path):
+            blobs = self._connection.execute(
+                "SELECT rows FROM window WHERE sequence > ? ORDER BY sequence", (after,)
+            ).fetchall()
+            return concatenate([LabelledRows.from_bytes(blob[0]) for blob in blobs], n_features)
+
+    def labelled_counts(self, *, after: int) -> tuple[int, int]:
+        """Labelled rows, and positive ones, of the batches after number `after`."""
+        with _told(self._path):
+            n_rows, n_positive = self._connection.execute(
+                "SELECT coalesce(sum(n_rows), 0), coalesce(sum(n_positive), 0) FROM window"
+                " WHERE sequence > ?",
+                (after,),
+            ).fetchone()
+        return int(n_rows), int(n_positive)
+
+    def snapshot(self) -> Snapshot:
+        """What is published."""
+        with _told(self._path):
+            counters = {
+                (name, tuple(map(tuple, json.loads(labels)))): value
+                for name, labels, value in self._connection.execute(
+                    "SELECT name, labels, value FROM counters"
+                )
+            }
+        return Snapshot(
+            counters=counters,
+            record=self._json(
+                "SELECT record FROM batches WHERE outcome = 'processed'"
+                " ORDER BY sequence DESC LIMIT 1"
+            ),
+            champion=self.champion(),
+            run=self._json("SELECT value FROM facts WHERE name = 'run'"),
+            last_success=float(self._one("SELECT value FROM facts WHERE name = 'success'") or 0),
+            last_retrain=float(self._one("SELECT value FROM facts WHERE name = 'retrain'") or 0),
+        )
+
+    # --- writing ---
+
+    def commit_champion(self, manifest: Mapping[str, Any], cursor: Cursor | None) -> None:
+        """Record a version trained outside a batch, and the table rows that it used up."""
+        with self._transaction() as execute:
+            self._promote(execute, manifest, self.next_sequence() - 1)
+            if cursor is not None:
+                self._advance(execute, cursor)
+
+    def commit_retraining(
+        self, promoted: Mapping[str, Any] | None, labels: Labels, *, at: float
+    ) -> None:
+        """Record a challenger tried by hand, and its promotion if it won."""
+        with self._transaction() as execute:
+            self._count(execute, "retrains", labels, 1)
+            self._fact(execute, "retrain", at)
+            if promoted is not None:
+                self._promote(execute, promoted, self.next_sequence() - 1)
+
+    def commit_batch(self, commit: Commit, *, window_rows: int) -> None:
+        """Record a batch and everything that follows from it, or nothing."""
+        with self._transaction() as execute:
+            sequence = execute(
+                "INSERT INTO batches (content_id, outcome, record) VALUES (?, ?, ?)",
+                (commit.content_id, commit.outcome, json.dumps(commit.record)),
+            ).lastrowid
+            for (name, labels), amount in commit.counters.items():
+                self._count(execute, name, labels, amount)
+            if commit.cursor is not None:
+                self._advance(execute, commit.cursor)
+            if commit.detector is not None:
+                version, pool, window = commit.detector
+                execute(
+                    "INSERT OR REPLACE INTO detector VALUES (?, ?, ?)",
+                    (version, json.dumps(pool.to_dict()), json.dumps(window.to_dict())),
+                )
+            if commit.labelled is not None and len(commit.labelled):
+                kept = commit.labelled.newest(window_rows)
+                execute(
+                    "INSERT INTO window VALUES (?, ?, ?, ?)",
+                    (sequence, len(kept), int(kept.positive.sum()), kept.to_bytes()),
+                )
+                execute(
+                    "DELETE FROM window WHERE sequence < (SELECT sequence FROM"
+                    " (SELECT sequence, sum(n_rows) OVER (ORDER BY sequence DESC) AS kept"
+                    "  FROM window) WHERE kept >= ? ORDER BY sequence DESC LIMIT 1)",
+                    (window_rows,),
+                )
+            if commit.promoted is not None:
+                self._promote(execute, commit.promoted, sequence)
+            if commit.record.get("retraining") is not None:
+                self._fact(execute, "retrain", commit.run["finished_at"])
+            self._finish(execute, commit.run)
+
+    def record_run(self, run: Mapping[str, Any]) -> None:
+        """Record a run that changed nothing else."""
+        with self._transaction() as execute:
+            self._finish(execute, run)
+
+    def add(self, name: str, labels: Labels, amount: float = 1) -> None:
+        """Add to a counter outside a batch."""
+        with self._transaction() as execute:
+            self._count(execute, name, labels, amount)
+
+    def _promote(self, execute: Any, manifest: Mapping[str, Any], since: int | None) -> None:
+        execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?)",
+            (manifest["number"], manifest["version"], since, json.dumps(manifest)),
+        )
+        self._fact(execute, "champion", manifest["version"])
+
+    def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
+        self._fact(execute, "run", json.dumps(run))
+        if run["success"]:
+            self._fact(execute, "success", run["finished_at"])
+
+    @staticmethod
+    def _fact(execute: Any, name: str, value: object) -> None:
+        execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, str(value)))
+
+    @staticmethod
+    def _advance(execute: Any, cursor: Cursor) -> None:
+        execute(
+            "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)",
+            (cursor.stream, cursor.seed, cursor.position, cursor.number),
+        )
+
+    @staticmethod
+    def _count(execute: Any, name: str, labels: Labels, amount: float) -> None:
+        execute(
+            "INSERT INTO counters VALUES (?, ?, ?)"
+            " ON CONFLICT (name, labels) DO UPDATE SET value = value + excluded.value",
+            (name, json.dumps(labels), amount),
+        )
+
+    # --- SQLite ---
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with _told(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _one(self, query: str, *values: object) -> Any:
+        with _told(self._path):
+            row = self._connection.execute(query, values).fetchone()
+        return None if row is None else row[0]
+
+    def _json(self, query: str, *values: object) -> dict[str, Any] | None:
+        text = self._one(query, *values)
+        return None if text is None else self._parsed(text)
+
+    def _parsed(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise StateUnreadable(f"{self._path}: {error}", remedy=_RESTORE) from error
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell what SQLite says in the user's terms."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StateUnreadable(
+            f"{path}: {error}", remedy="check the folder's rights and free space; nothing was lost"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StateUnreadable(f"{path}: {error}", remedy=_RESTORE) from error
+    except OSError as error:
+        raise StateUnreadable(
+            f"{path}: {error.strerror}", remedy="name a writable folder with --home"
+        ) from error

@@ -1,0 +1,77 @@
+"""What the ledger knows goes to every sink, whole, each time; a failure is counted."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Metric
+
+from wine_drift.errors import PushFailed
+from wine_drift.exposition import exposition
+from wine_drift.ledger import Ledger
+from wine_drift.publishing import Gateway, push, write_textfile
+from wine_drift.settings import Settings
+
+JOB = "wine_drift"
+
+
+def families(settings: Settings, ledger: Ledger) -> list[Metric]:
+    """Every metric family, from the ledger alone."""
+    return exposition(
+        ledger.snapshot(),
+        pipeline=settings.pipeline,
+        version=version("wine-drift"),
+        legacy=settings.legacy_metrics,
+    )
+
+
+def textfile(settings: Settings) -> Path | None:
+    """Where the textfile goes; without any sink set, the embedded default in the home folder."""
+    if settings.textfile is None and settings.pushgateway is None:
+        return settings.home / "metrics" / "wine_drift.prom"
+    return settings.textfile
+
+
+def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFailed | None]:
+    """Send everything to every sink that is set.
+
+    Returns
+    -------
+    push : dict
+        `status` ("ok" or "failed"), `sinks` that have it, and `error` if there is one.
+    error : PushFailed or None
+        The first failure. It is counted in the ledger, so that the next push tells of it.
+    """
+    reached, failure = [], None
+    gateway_families = families(settings, ledger)
+    path = textfile(settings)
+    if path is not None:
+        try:
+            write_textfile(gateway_families, path)
+            reached.append(str(path))
+        except PushFailed as error:
+            failure = error
+    if settings.pushgateway is not None:
+        gateway = Gateway(
+            url=settings.pushgateway,
+            job=JOB,
+            pipeline=settings.pipeline,
+            timeout_seconds=settings.push_timeout,
+            deadline_seconds=settings.push_deadline,
+            username=settings.username,
+            password_file=settings.password_file,
+            ca_file=settings.ca_file,
+            use_proxy=settings.proxy,
+        )
+        try:
+            push(gateway_families, gateway)
+            reached.append(settings.pushgateway)
+        except PushFailed as error:
+            failure = failure or error
+            ledger.add("push_failures", (("reason", error.reason),))
+    told = {"status": "ok" if failure is None else "failed", "sinks": reached}
+    if failure is not None:
+        told["error"] = str(failure)
+    return told, failure

@@ -1,0 +1,204 @@
+"""Mergeable counts per column, and the reference made of them.
+
+A batch is summarised by how many of its values fall in each bin of each column. The bins come from
+the reference, once; counts add, so chunks, shards and batches are summed in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_BINS = 20
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Counts of one set of rows; `a + b` is the profile of both together."""
+
+    counts: Floats  # (n_columns, N_BINS), finite values per bin; fractions once decayed
+    missing: Floats  # (n_columns,), values that were not a finite number
+
+    def __add__(self, other: Profile) -> Profile:
+        return Profile(self.counts + other.counts, self.missing + other.missing)
+
+    def scaled(self, factor: float) -> Profile:
+        """Multiply every count, so that older rows weigh less."""
+        return Profile(self.counts * factor, self.missing * factor)
+
+    @property
+    def n_values(self) -> Floats:
+        """Finite values per column, shape (n_columns,)."""
+        total: Floats = self.counts.sum(axis=1)
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {"counts": self.counts.tolist(), "missing": self.missing.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
+        """Inverse of `to_dict`."""
+        return cls(np.array(data["counts"], dtype=float), np.array(data["missing"], dtype=float))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a batch is compared with: bins, counts and how the columns move together."""
+
+    columns: tuple[str, ...]
+    edges: tuple[Floats, ...]  # per column: inner edges, increasing, at most N_BINS - 1
+    profile: Profile
+    correlation: Floats  # (2 n_columns, 2 n_columns), of the rank scores of the reference rows
+    n_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {
+            "columns": list(self.columns),
+            "edges": [edges.tolist() for edges in self.edges],
+            "profile": self.profile.to_dict(),
+            "correlation": self.correlation.tolist(),
+            "n_rows": self.n_rows,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reference:
+        """Inverse of `to_dict`."""
+        return cls(
+            columns=tuple(data["columns"]),
+            edges=tuple(np.array(edges, dtype=float) for edges in data["edges"]),
+            profile=Profile.from_dict(data["profile"]),
+            correlation=np.array(data["correlation"], dtype=float),
+            n_rows=int(data["n_rows"]),
+        )
+
+
+def bin_edges(values: Floats) -> Floats:
+    """Inner edges that cut the finite values of a column in up to 20 equally full bins.
+
+    Bin j holds the values in (edge j-1, edge j]; the outer bins are open. Edges are observed values
+    (inverse of the empirical distribution), so that ties never straddle one.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,)
+
+    Returns
+    -------
+    ndarray of shape (n_edges,), 0 <= n_edges <= 19, strictly increasing and below the maximum.
+
+    Examples
+    --------
+    >>> bin_edges(np.array([1.0, 1.0, 1.0, 2.0])).tolist()
+    [1.0]
+    >>> bin_edges(np.arange(1.0, 41.0))[:3].tolist()
+    [2.0, 4.0, 6.0]
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.empty(0)
+    # The products k/20 are rounded, and 0.15 * 40 must be 6 and not 7: ranks are exact integers.
+    ranks = -(-np.arange(1, N_BINS) * finite.size // N_BINS) - 1
+    edges: Floats = np.unique(np.sort(finite)[ranks])
+    inner: Floats = edges[edges < finite.max()]
+    return inner
+
+
+def bin_numbers(values: Floats, edges: Floats) -> NDArray[np.int64]:
+    """Bin of each value, shape (n_rows,), from 0 to len(edges); -1 for a value that is missing.
+
+    >>> bin_numbers(np.array([0.5, 1.0, 1.5, np.nan]), np.array([1.0])).tolist()
+    [0, 0, 1, -1]
+    """
+    numbers = np.searchsorted(edges, values, side="left")
+    return np.where(np.isfinite(values), numbers, -1)
+
+
+def count(matrix: Floats, edges: Sequence[Floats]) -> Profile:
+    """Count the rows of a matrix in the bins of the reference.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        NaN and infinity count as missing.
+    edges : sequence of n_columns arrays
+        From `bin_edges` of the reference.
+
+    Examples
+    --------
+    >>> profile = count(np.array([[1.0], [3.0], [np.nan]]), [np.array([2.0])])
+    >>> profile.counts[0, :3].tolist(), profile.missing.tolist()
+    ([1.0, 1.0, 0.0], [1.0])
+    """
+    binned = [bin_numbers(matrix[:, j], column) + 1 for j, column in enumerate(edges)]
+    tallies = np.array([np.bincount(numbers, minlength=N_BINS + 1) for numbers in binned], float)
+    return Profile(tallies[:, 1:], tallies[:, 0])
+
+
+def rank_scores(shares: Floats) -> Floats:
+    """Two scores per bin: where it lies (location) and how far out it lies (scale).
+
+    The mid-rank u = 2 (cumulative share - share/2) - 1 and (3 u^2 - 1)/2, made orthonormal under
+    the shares by Gram-Schmidt: the first two components of Neyman's smooth test on ranks.
+
+    Parameters
+    ----------
+    shares : ndarray of shape (n_bins,), summing to 1
+
+    Returns
+    -------
+    ndarray of shape (2, n_bins); mean 0, variance 1, uncorrelated under `shares`. A component that
+    the number of non-empty bins leaves no room for is 0 everywhere.
+
+    Examples
+    --------
+    >>> rank_scores(np.array([0.5, 0.5])).tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
+    """
+    u = 2 * (np.cumsum(shares) - shares / 2) - 1
+    scores = np.zeros((2, shares.size))
+    basis = [np.ones_like(shares)]
+    for k, raw in enumerate((u, (3 * u * u - 1) / 2)):
+        residual = raw
+        for known in basis:
+            residual = residual - (shares * residual * known).sum() * known
+        norm = np.sqrt((shares * residual * residual).sum())
+        if norm > 1e-7:  # below that it is rounding, not a direction
+            scores[k] = residual / norm
+            basis.append(scores[k])
+    return scores
+
+
+def build_reference(matrix: Floats, columns: Sequence[str]) -> Reference:
+    """Profile the rows that the champion answers for.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        Features, then the model's out-of-fold score.
+    columns : sequence of n_columns names
+
+    Raises
+    ------
+    ValueError
+        Names and columns differ in number, or there is no row.
+    """
+    if matrix.ndim != 2 or matrix.shape[1] != len(columns) or not len(matrix):
+        raise ValueError(f"a matrix of shape {matrix.shape} for {len(columns)} columns")
+    edges = tuple(bin_edges(matrix[:, j]) for j in range(len(columns)))
+    profile = count(matrix, edges)
+    scored = []
+    for j, column_edges in enumerate(edges):
+        numbers = bin_numbers(matrix[:, j], column_edges)
+        n_values = profile.counts[j].sum()
+        by_bin = rank_scores(profile.counts[j] / n_values) if n_values else np.zeros((2, N_BINS))
+        scored.append(np.where(numbers >= 0, by_bin[:, numbers], 0.0))
+    rows = np.concatenate(scored)  # each row has mean 0 and variance 1, or is all 0
+    correlation = rows @ rows.T / len(matrix)
+    return Reference(tuple(columns), edges, profile, correlation, len(matrix))

@@ -1,0 +1,221 @@
+"""Records and manifests as text for people: pure, one string each."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Reason codes of a decision, as sentences.
+REASONS = {
+    "no_drift": "no evidence of drift within the false-alarm budget",
+    "too_few_rows": "too few rows to judge drift",
+    "drift_warn": "a real but small difference from the reference",
+    "drift": "the data has drifted",
+    "drift_major": "the data has drifted a lot",
+    "quality_drop": "log loss is clearly worse than the reference",
+    "data_fault": "many rows were set aside: mend the source rather than the model",
+    "waiting_for_labels": "retraining waits for more labelled rows",
+    "retrain_never": "retraining is switched off",
+}
+IDLE = {
+    "nothing_waiting": "nothing waits in the inbox",
+    "end_of_stream": "the stream has ended: every row of the table was used once",
+    "waiting_for_labels": "nothing was trained: too few labelled rows",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none.
+
+    >>> number(0.27512), number(None), number(0.0000213), number(0)
+    ('0.275', '-', '2.1e-05', '0')
+    """
+    if value is None:
+        return "-"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}" if value != int(value) else f"{value:.0f}"
+
+
+def run_text(record: Mapping[str, Any]) -> str:
+    """What one run did, in a few lines.
+
+    >>> run_text({"outcome": "nothing_waiting", "push": None})
+    'nothing waits in the inbox'
+    """
+    outcome = record["outcome"]
+    if outcome in IDLE:
+        return IDLE[outcome]
+    if outcome == "trained":
+        lines = [f"champion {record['model']['version']}"]
+        if record["retraining"]:
+            lines.append(_row("retraining", _retraining(record["retraining"])))
+        return "\n".join([*lines, *_published(record)])
+    batch = record["batch"]
+    if outcome == "quarantined":
+        return f"batch {batch['name']} is in quarantine"
+    known = " (already processed: nothing was counted again)" if outcome != "processed" else ""
+    lines = [
+        f"batch {batch['sequence']} · {batch['name']}{known} · {batch['rows']} rows, "
+        f"{batch['accepted']} scored, {batch['labelled']} labelled"
+    ]
+    aside = {reason: n for reason, n in batch["set_aside"].items() if n}
+    if aside:
+        told = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in aside.items())
+        lines.append(_row("set aside", told))
+    lines.append(_row("quality", _quality(record["quality"])))
+    lines.append(_row("drift", _drift(record["drift"])))
+    decision = record["decision"]
+    why = "; ".join(REASONS[reason] for reason in decision["reasons"])
+    lines.append(_row("decision", f"{decision['action']}: {why}"))
+    if record["retraining"]:
+        lines.append(_row("retraining", _retraining(record["retraining"])))
+    return "\n".join([*lines, *_published(record)])
+
+
+def status_text(
+    records: Sequence[Mapping[str, Any]],
+    champion: Mapping[str, Any] | None,
+    run: Mapping[str, Any] | None,
+    *,
+    home: str,
+) -> str:
+    """The last batches as a table, with the champion and the last run above it."""
+    if champion is None:
+        return f"{home}: no model yet; the first `wine-drift run-batch` trains one"
+    quality = champion["out_of_fold"]
+    lines = [
+        f"home      {home}",
+        f"champion  {champion['version']}, trained {_when(champion['trained_at'])} on "
+        f"{champion['training_rows']} rows; out of fold: log loss "
+        f"{number(quality['log_loss'])}, AUC {number(quality['roc_auc'])}",
+    ]
+    if run is not None:
+        ended = "ended well" if run["success"] else f"FAILED ({run['outcome']})"
+        lines.append(f"last run  {_when(run['finished_at'])}, {ended}")
+        if run["dataset"] == "simulated":
+            lines.append("SIMULATED DATA: these are not measurements of real wines")
+    if not records:
+        return "\n".join([*lines, "no batches yet"])
+    table = _table("#", "batch", "rows", "log loss", "AUC", "drift", "severity", "most", "decision")
+    for record in records:
+        table.add_row(*_status_row(record))
+    return "\n".join([*lines, "", _drawn(table)])
+
+
+def models_text(manifests: Sequence[Mapping[str, Any]], champion: str | None) -> str:
+    """All versions as a table; the champion is marked."""
+    if not manifests:
+        return "no models yet"
+    table = _table("", "version", "trained", "reason", "rows", "log loss", "AUC", "parent")
+    for manifest in manifests:
+        quality = manifest["out_of_fold"]
+        table.add_row(
+            "*" if manifest["version"] == champion else "",
+            manifest["version"],
+            _when(manifest["trained_at"]),
+            manifest["reason"],
+            str(manifest["training_rows"]),
+            number(quality["log_loss"]),
+            number(quality["roc_auc"]),
+            manifest["parent"] or "-",
+        )
+    return _drawn(table)
+
+
+def _status_row(record: Mapping[str, Any]) -> list[str]:
+    batch = record["batch"]
+    if record["outcome"] == "quarantined":
+        return ["-", batch["name"], "-", "-", "-", "-", "-", "-", "quarantined"]
+    drift, quality, decision = record["drift"], record["quality"], record["decision"]
+    most = max(drift["features"], key=lambda f: f["severity"], default=None)
+    action = decision["action"]
+    if record["retraining"]:
+        action += f": {record['retraining']['outcome']}"
+    return [
+        str(batch["sequence"]),
+        batch["name"],
+        str(batch["rows"]),
+        number(quality["log_loss"]),
+        number(quality["roc_auc"]),
+        drift["status"].replace("_", " "),
+        number(drift["severity"], 2),
+        most["name"] if most and drift["status"] != "ok" else "",
+        action,
+    ]
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    parts = []
+    for measure, title in (("log_loss", "log loss"), ("roc_auc", "AUC")):
+        interval = quality["intervals"].get(measure)
+        bounds = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
+        undefined = quality["undefined"].get(measure)
+        if undefined:
+            parts.append(f"{title} undefined: {undefined}")
+        else:
+            usual = number(quality["reference"][measure])
+            parts.append(f"{title} {number(quality[measure])}{bounds}, reference {usual}")
+    return "; ".join(parts)
+
+
+def _drift(drift: Mapping[str, Any]) -> str:
+    if drift["status"] == "not_judged":
+        return f"not judged: {drift['reason']}"
+    text = f"{drift['status']}: p {number(drift['p_value'])}, severity {number(drift['severity'])}"
+    drifted = sorted(
+        (f for f in drift["features"] if f["drifted"]), key=lambda f: -float(f["severity"])
+    )
+    if drifted:
+        text += " · " + ", ".join(f"{f['name']} {number(f['severity'], 2)}" for f in drifted[:4])
+        text += f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""
+    return text
+
+
+def _retraining(part: Mapping[str, Any]) -> str:
+    if part["outcome"] == "failed":
+        return f"failed, the champion goes on serving: {part['error']}"
+    gate = part["gate"]
+    found = (
+        f"gain {number(gate['mean_gain'])} in log loss on {gate['n_rows']} held-out rows, "
+        f"p {number(gate['p_value'])}"
+    )
+    if part["outcome"] == "promoted":
+        return f"{part['challenger']} promoted: {found}"
+    return f"challenger rejected: {found}"
+
+
+def _published(record: Mapping[str, Any]) -> list[str]:
+    push = record.get("push")
+    return [_row("published", ", ".join(push["sinks"]))] if push and push["sinks"] else []
+
+
+def _row(title: str, text: str) -> str:
+    return f"  {title:<10} {text}"
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment)) + " UTC"
+
+
+def _table(*titles: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    figures = {"#", "rows", "log loss", "AUC", "severity"}
+    for title in titles:
+        table.add_column(title, justify="right" if title in figures else "left", no_wrap=True)
+    return table
+
+
+def _drawn(table: Table) -> str:
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=120, no_color=True).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

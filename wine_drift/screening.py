@@ -1,0 +1,159 @@
+"""Data-quality checks, row by row: what is scored, and what is set aside with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wine_drift.errors import BadBatch
+from wine_drift.profile import Floats
+from wine_drift.schema import FAULTS, Schema
+
+ACCEPTED = -1
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A batch after screening. All arrays have one entry for each row of the file."""
+
+    features: Floats  # (n_rows, n_features); NaN where there was no finite number
+    target: Floats  # (n_rows,); NaN where a row is not labelled
+    fault: NDArray[np.int64]  # (n_rows,); index into FAULTS, or ACCEPTED
+    faulty_column: NDArray[np.int64]  # (n_rows,); the first column at fault, target last; or -1
+    missing: dict[str, float]  # per feature: share of cells without a finite number
+    out_of_range: dict[str, float]  # per feature: share of cells outside the plausible range
+    ignored_columns: tuple[str, ...]  # in the file, but not in the schema
+
+    @property
+    def accepted(self) -> NDArray[np.bool_]:
+        """Rows to score."""
+        return np.equal(self.fault, ACCEPTED)
+
+    @property
+    def profiled(self) -> NDArray[np.bool_]:
+        """Rows that count for drift: also the faulty ones, for a fault is what drift may be."""
+        return np.not_equal(self.fault, FAULTS.index("duplicate"))
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Accepted rows with a label."""
+        return self.accepted & np.isfinite(self.target)
+
+    @property
+    def set_aside(self) -> dict[str, int]:
+        """Number of rows set aside for each of FAULTS."""
+        return {name: int((self.fault == k).sum()) for k, name in enumerate(FAULTS)}
+
+    @property
+    def faulty_share(self) -> float:
+        """Share of rows set aside for a fault; a repeat of a good row is none."""
+        return float((self.profiled & ~self.accepted).mean())
+
+    @property
+    def matrix(self) -> Floats:
+        """Features and target side by side, shape (n_rows, n_features + 1)."""
+        return np.column_stack([self.features, self.target])
+
+
+def screen(frame: pd.DataFrame, schema: Schema) -> Screened:
+    """Check a batch against the schema.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As read; columns in any order. The target may be absent, or empty in some rows.
+    schema : Schema
+
+    Raises
+    ------
+    BadBatch
+        The file as a whole cannot be used: no rows, a feature is missing, or a feature holds cells
+        but not one number.
+
+    Examples
+    --------
+    >>> from wine_drift.schema import Feature
+    >>> schema = Schema("t", "row", (Feature("x", "", 0, 9),), "y", "> 0.5", 0, 1, True)
+    >>> rows = pd.DataFrame({"x": ["1", "two", None, "99", "1", "3"], "y": [0, 1, 0, 1, 0, 7]})
+    >>> screened = screen(rows, schema)
+    >>> [FAULTS[k] if k >= 0 else "ok" for k in screened.fault]
+    ['ok', 'text', 'missing', 'out_of_range', 'duplicate', 'bad_label']
+    """
+    if len(frame) == 0:
+        raise BadBatch("holds no rows", remedy="nothing was lost: send a file with rows")
+    absent = [name for name in schema.feature_names if name not in frame.columns]
+    if absent:
+        raise BadBatch(
+            f"column {', '.join(map(repr, absent))} is missing",
+            remedy=f"the file needs the columns {', '.join(schema.feature_names)}",
+        )
+    n_rows, n_features = len(frame), len(schema.features)
+    features = np.empty((n_rows, n_features))
+    target = np.full(n_rows, np.nan)
+    fault = np.full(n_rows, ACCEPTED)
+    faulty_column = np.full(n_rows, -1)
+
+    def blame(name: str, rows: NDArray[np.bool_], column: int) -> None:
+        kind = FAULTS.index(name)
+        chosen = rows & ((fault == ACCEPTED) | (fault > kind))
+        fault[chosen], faulty_column[chosen] = kind, column
+
+    out_of_range = {}
+    for j, feature in enumerate(schema.features):
+        values, is_text = _numbers(frame[feature.name])
+        if is_text.any() and not np.isfinite(values).any():
+            row = int(is_text.argmax())
+            cell = str(frame[feature.name].iloc[row])[:40]
+            raise BadBatch(
+                f"row {row + 1}, column {feature.name!r}: {cell!r} is not a number, "
+                "nor is any other cell of the column",
+                remedy="use a decimal point and no units",
+            )
+        blame("text", is_text, j)
+        blame("missing", np.isnan(values) & ~is_text, j)
+        blame("infinite", np.isinf(values), j)
+        values[np.isinf(values)] = np.nan
+        outside = (values < feature.minimum) | (values > feature.maximum)
+        blame("out_of_range", outside, j)
+        out_of_range[feature.name] = float(outside.mean())
+        features[:, j] = values
+    if schema.target in frame.columns:
+        target, is_text = _numbers(frame[schema.target])
+        outside = (target < schema.target_minimum) | (target > schema.target_maximum)
+        blame("bad_label", is_text | outside | np.isinf(target), n_features)
+        target[~np.isfinite(target) | outside] = np.nan
+    if schema.reject_duplicates:
+        blame("duplicate", _repeats(np.column_stack([features, target]), fault), -1)
+    return Screened(
+        features,
+        target,
+        fault,
+        faulty_column,
+        dict(zip(schema.feature_names, np.isnan(features).mean(axis=0).tolist(), strict=True)),
+        out_of_range,
+        tuple(str(c) for c in frame.columns if c not in (*schema.feature_names, schema.target)),
+    )
+
+
+def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
+    """Values as floats (NaN where there is none), and where a cell holds something else."""
+    plain = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
+    if plain or column.dtype == object or pd.api.types.is_string_dtype(column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        values = numbers.to_numpy(dtype=float, na_value=np.nan).copy()
+        return values, column.notna().to_numpy() & numbers.isna().to_numpy()
+    return np.full(len(column), np.nan), column.notna().to_numpy()  # dates, lists, categories
+
+
+def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Accepted rows that equal an earlier accepted row in every cell."""
+    accepted = np.flatnonzero(fault == ACCEPTED)
+    comparable = np.nan_to_num(rows[accepted], nan=-np.inf)  # no label equals no label
+    _, first = np.unique(comparable, axis=0, return_index=True)
+    repeats = np.ones(len(rows), dtype=bool)
+    repeats[accepted[first]] = False
+    repeats[fault != ACCEPTED] = False
+    return repeats

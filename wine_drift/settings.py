@@ -1,0 +1,329 @@
+"""Settings: defaults < TOML file < WINE_DRIFT_* < options; all mistakes are told at once.
+
+Each field below is a key of the TOML file, an environment variable `WINE_DRIFT_<KEY>` and a command
+line option `--<key>`, with the same name and the same check everywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from wine_drift.errors import SettingsError
+
+ENV_PREFIX = "WINE_DRIFT_"
+ENV_SETTINGS_FILE = "WINE_DRIFT_SETTINGS"
+DEFAULT_FILE = "wine-drift.toml"
+_NOT_SETTINGS = {ENV_SETTINGS_FILE, "WINE_DRIFT_REQUIRE_STACK"}
+
+SCENARIOS = (
+    "none",
+    "ramp",
+    "switch",
+    "sensor_scaled",
+    "stuck",
+    "unit_change",
+    "missing",
+    "label_flip",
+    "more_good",
+)
+
+
+def _default_home() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("wine-drift")
+
+
+def _key(
+    text: str,
+    default: Any = None,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    factory: Callable[[], Any] | None = None,
+    section: str = "",
+) -> Any:
+    """One setting: help text, default and what it may be."""
+    metadata = {"help": text, "low": low, "high": high, "choices": choices, "section": section}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run can be told. Times are in seconds, shares in [0, 1]."""
+
+    home: Path = _key(
+        "folder that holds everything: ledger, models, archive, quarantine",
+        factory=_default_home,
+        section="Where things are",
+    )
+    data: Path | None = _key("table for training and for the stream (CSV, .zip, .gz, Parquet)")
+    schema: Path | None = _key("TOML file that describes another table than red wine")
+    inbox: Path | None = _key("folder whose files are the batches, oldest first")
+
+    source: str = _key(
+        "where batches come from; auto: the inbox if one is set, else the stream of the table",
+        "auto",
+        choices=("auto", "inbox", "stream", "simulated"),
+        section="The stream: a table cut into batches, or an endless simulated one",
+    )
+    batch_rows: int = _key("rows of one batch of the stream", 100, low=1)
+    training_share: float = _key(
+        "part of the table that trains the first champion; the rest is the stream",
+        0.5,
+        low=0.05,
+        high=0.95,
+    )
+    seed: int = _key("seed of the stream's order, of simulation and of training", 0, low=0)
+    scenario: str = _key("drift laid on the stream, to try things out", "none", choices=SCENARIOS)
+    scenario_start: int = _key("first batch of the stream that the scenario touches", 0, low=0)
+    scenario_feature: str | None = _key("feature that the scenario touches (default: the last one)")
+
+    budget: int = _key(
+        "at most one false drift alarm in so many batches",
+        1000,
+        low=10,
+        section="When drift is an alarm",
+    )
+    severity_drift: float = _key("severity from which evidence is called drift", 0.10, low=0)
+    severity_major: float = _key("severity from which drift is called major", 0.25, low=0)
+    min_rows: int = _key("drift is not judged on fewer rows", 50, low=1)
+    max_set_aside: float = _key(
+        "from this share of faulty rows on, the source is at fault: hold", 0.2, low=0, high=1
+    )
+
+    retrain: str = _key(
+        "auto, or never", "auto", choices=("auto", "never"), section="Training and retraining"
+    )
+    rounds: int = _key("trees of a model", 200, low=1, high=10_000)
+    min_labelled: int = _key(
+        "labelled rows since the last promotion that retraining needs", 100, low=10
+    )
+    min_positives: int = _key("positive ones among them", 10, low=1)
+    gate_alpha: float = _key(
+        "rate at which a challenger that is no better is promoted", 0.1, low=1e-6, high=0.5
+    )
+    half_life: float = _key("batches after which a row weighs half in training", 10.0, low=0.1)
+    window_rows: int = _key("labelled rows kept for retraining", 20_000, low=100)
+    threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
+
+    pushgateway: str | None = _key(
+        "address of the Pushgateway, such as http://localhost:9091",
+        section="Publishing (with neither sink set, HOME/metrics/wine_drift.prom is written)",
+    )
+    textfile: Path | None = _key("file for node_exporter's textfile collector (*.prom)")
+    pipeline: str = _key("name of this job in the metrics, one for each home", "red_wine")
+    push_timeout: float = _key("seconds for one attempt to push", 5.0, low=0.1)
+    push_deadline: float = _key("seconds for all attempts together", 20.0, low=0.1)
+    username: str | None = _key("user name for the Pushgateway")
+    password_file: Path | None = _key("file that holds the password for the Pushgateway")
+    ca_file: Path | None = _key("certificates to trust for https")
+    proxy: bool = _key("push through the proxy that the environment names", False)
+    legacy_metrics: bool = _key("also publish logloss_gaude, auc_gaude and count_batch", False)
+
+    dry_run: bool = _key("change nothing; print the decision", False, section="One run")
+    json: bool = _key("print one JSON record instead of text", False)
+    fail_on: str = _key(
+        "exit with 8 on drift, or only on major drift",
+        "never",
+        choices=("never", "drift", "major"),
+    )
+    max_age: float = _key("health: oldest acceptable last success, in seconds", 86_400.0, low=1)
+
+
+def specification() -> dict[str, Field[Any]]:
+    """Every setting by name, in order."""
+    return {f.name: f for f in fields(Settings)}
+
+
+def kind(name: str) -> type:
+    """Type of a setting without its `| None`: Path, str, int, float or bool."""
+    hint = typing.get_type_hints(Settings)[name]
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    return typing.cast(type, hint)
+
+
+def load_settings(
+    options: Mapping[str, Any], environ: Mapping[str, str], *, file: Path | None = None
+) -> Settings:
+    """Put the four layers together.
+
+    Parameters
+    ----------
+    options : mapping
+        From the command line; None means not given.
+    environ : mapping
+        Environment variables. One that is nearly the name of a setting is a mistake; others that
+        start alike (Kubernetes makes such) are left alone.
+    file : Path, optional
+        TOML file; else WINE_DRIFT_SETTINGS, else ./wine-drift.toml if it is there.
+
+    Raises
+    ------
+    SettingsError
+        One line for every mistake of all layers, each with its place.
+
+    Examples
+    --------
+    >>> load_settings({"batch_rows": 50}, {"WINE_DRIFT_BUDGET": "200"}).budget
+    200
+    >>> load_settings({}, {"WINE_DRIFT_BUDGET": "many", "WINE_DRIFT_SEDE": "1"})
+    Traceback (most recent call last):
+    ...
+    wine_drift.errors.SettingsError: WINE_DRIFT_BUDGET: 'many' is not a whole number >= 10
+    WINE_DRIFT_SEDE: unknown; did you mean WINE_DRIFT_SEED?
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    mistakes: list[str] = []
+    for name, place, raw in _layers(options, environ, file, mistakes):
+        try:
+            values[name] = _parse(name, raw)
+            places[name] = place
+        except ValueError as error:
+            mistakes.append(f"{place}: {error}")
+    mistakes += _check_together(values, places)
+    if mistakes:
+        raise SettingsError(
+            "\n".join(mistakes), remedy="`wine-drift init` writes a file with every setting"
+        )
+    return Settings(**values)
+
+
+def settings_toml() -> str:
+    """A TOML file with every setting, its meaning and its default, commented out."""
+    lines = [
+        "# Settings of wine-drift. Each is also an option (--batch-rows) and an environment",
+        "# variable (WINE_DRIFT_BATCH_ROWS); the option wins, then the variable, then this file.",
+    ]
+    for name, f in specification().items():
+        if f.metadata["section"]:
+            lines += ["", f"# --- {f.metadata['section']} ---"]
+        choices = f.metadata["choices"]
+        lines.append(f"# {f.metadata['help']}" + (f" ({', '.join(choices)})" if choices else ""))
+        lines.append(f"# {name} = {_toml_value(name, f)}")
+    return "\n".join(lines) + "\n"
+
+
+def _layers(
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: Path | None,
+    mistakes: list[str],
+) -> Iterator[tuple[str, str, Any]]:
+    """Every value given, as (setting, place, raw value), the weakest layer first."""
+    known = specification()
+    if file is None and environ.get(ENV_SETTINGS_FILE):
+        file = Path(environ[ENV_SETTINGS_FILE])
+    if file is not None or Path(DEFAULT_FILE).is_file():
+        path = file or Path(DEFAULT_FILE)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            mistakes.append(f"{path}: {error.strerror or error}")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            mistakes.append(f"{path}: not a TOML file: {error}")
+        else:
+            for key, raw in content.items():
+                if key in known:
+                    yield key, f"{path}: {key}", raw
+                else:
+                    mistakes.append(f"{path}: {key}: unknown{_suggest(key, list(known))}")
+    variables = {ENV_PREFIX + name.upper(): name for name in known}
+    for variable in sorted(environ):
+        if variable in variables and environ[variable] != "":
+            yield variables[variable], variable, environ[variable]
+        elif variable.startswith(ENV_PREFIX) and variable not in (*variables, *_NOT_SETTINGS):
+            hint = _suggest(variable, list(variables))
+            if hint:
+                mistakes.append(f"{variable}: unknown{hint}")
+    for name, raw in options.items():
+        if raw is not None:
+            yield name, "--" + name.replace("_", "-"), raw
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.88)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _parse(name: str, raw: Any) -> Any:
+    """Check one raw value; ValueError says what would be right."""
+    metadata = specification()[name].metadata
+    wanted, low, high = kind(name), metadata["low"], metadata["high"]
+    if wanted is bool:
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if isinstance(raw, bool):
+            return raw
+        if str(raw).lower() in words:
+            return words[str(raw).lower()]
+        raise ValueError(f"{raw!r} is neither true nor false")
+    if wanted in (int, float):
+        bounds = "".join(
+            f" {sign} {bound:g}" for sign, bound in ((">=", low), ("<=", high)) if bound is not None
+        )
+        noun = ("a whole number" if wanted is int else "a number") + bounds
+        try:
+            value = wanted(raw) if not isinstance(raw, bool | float) else wanted(float(raw))
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{raw!r} is not {noun}") from None
+        whole = wanted is float or float(value) == float(raw)
+        above = low is None or value >= low
+        if isinstance(raw, bool) or not (whole and above and value <= (high or 1e18)):
+            raise ValueError(f"{raw!r} is not {noun}")
+        return value
+    if not isinstance(raw, str | Path) or not str(raw).strip() or "\0" in str(raw):
+        raise ValueError(f"{raw!r} is not {'a path' if wanted is Path else 'a text'}")
+    if metadata["choices"] and raw not in metadata["choices"]:
+        raise ValueError(f"{raw!r} is none of {', '.join(metadata['choices'])}")
+    return Path(raw).expanduser() if wanted is Path else raw
+
+
+def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
+    """Mistakes that no single value shows."""
+    mistakes = []
+    drift = values.get("severity_drift", Settings.severity_drift)
+    if values.get("severity_major", Settings.severity_major) < drift:
+        place = places.get("severity_major") or places.get("severity_drift")
+        mistakes.append(f"{place}: severity_major is below severity_drift")
+    url = values.get("pushgateway")
+    if url is not None:
+        place = places["pushgateway"]
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number, brackets that do not match
+            valid = False
+        if not valid:
+            mistakes.append(f"{place}: not an address such as http://localhost:9091")
+        elif "@" in parts.netloc:
+            mistakes.append(f"{place}: keep the user in username and the password in password_file")
+    if ("username" in values) != ("password_file" in values):
+        place = places.get("username") or places.get("password_file")
+        mistakes.append(f"{place}: username and password_file go together")
+    textfile = values.get("textfile")
+    if textfile is not None and textfile.suffix != ".prom":
+        mistakes.append(f"{places['textfile']}: node_exporter only reads names that end in .prom")
+    return mistakes
+
+
+def _toml_value(name: str, f: Field[Any]) -> str:
+    if name == "home":
+        return '"/var/lib/wine-drift"'
+    if f.default is None:
+        return '""'
+    if isinstance(f.default, bool):
+        return str(f.default).lower()
+    return f'"{f.default}"' if isinstance(f.default, str) else str(f.default)

@@ -1,0 +1,250 @@
+"""The table behind a home: its training part, and the stream that is cut from the rest.
+
+Two kinds with the same three methods: a real table, shuffled once and read to its end, and the
+simulated one, which never ends.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wine_drift import batches, dataset, simulate
+from wine_drift.errors import BadBatch, SettingsError, TableError
+from wine_drift.ledger import Cursor
+from wine_drift.profile import Floats
+from wine_drift.rows import LabelledRows
+from wine_drift.schema import Schema
+from wine_drift.screening import Screened, screen
+from wine_drift.settings import Settings
+from wine_drift.tables import read_table
+
+SIMULATED = "simulated"
+SIMULATED_TRAINING_ROWS = 1_200
+
+
+class Table:
+    """A table file as a stream."""
+
+    def __init__(self, path: Path, schema: Schema, settings: Settings) -> None:
+        self.name = path.name
+        self.stream = dataset.file_sha256(path)
+        self._frame = read_table(path)
+        self._schema, self._settings = schema, settings
+        self._screened = _screened_table(path, self._frame, schema)
+
+    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor]:
+        """Good labelled rows of the first part of the stream, and where the rest begins."""
+        order = self._order(self._settings.seed)
+        cut = batches.group_cut(self._screened.matrix, order, share=share)
+        used = np.zeros(len(order), dtype=bool)
+        used[order[:cut]] = True
+        rows = labelled_rows(self._screened, self._schema, used & self._screened.labelled, 0)
+        return rows, Cursor(self.stream, self._settings.seed, cut, 0)
+
+    def start(self) -> Cursor:
+        """Cursor of a stream that was never read."""
+        return Cursor(self.stream, self._settings.seed, 0, 0)
+
+    def claim(self, cursor: Cursor) -> batches.Claim | None:
+        """The next batch; None when the stream has ended."""
+        return batches.claim_stream(
+            self.stream,
+            seed=cursor.seed,
+            position=cursor.position,
+            number=cursor.number,
+            n_rows=len(self._frame),
+            batch_rows=self._settings.batch_rows,
+        )
+
+    def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
+        """Rows of a claimed batch, with the scenario laid on them."""
+        chosen = self._order(cursor.seed)[claim.start : claim.stop]
+        if not _scenario_runs(self._settings, claim.number):
+            return self._frame.iloc[chosen].reset_index(drop=True)
+        target = self._screened.target
+        return _with_scenario(
+            self._screened.features[chosen],
+            target[chosen] if np.isfinite(target).any() else None,
+            self._schema,
+            self._settings,
+            number=claim.number,
+            healthy=self._screened.features,
+        )
+
+    def _order(self, seed: int) -> np.ndarray:
+        return batches.stream_order(self._screened.matrix, seed=seed)
+
+
+class Simulated:
+    """Endless wine-like rows drawn from published figures."""
+
+    name = SIMULATED
+
+    def __init__(self, schema: Schema, settings: Settings) -> None:
+        self._figures = simulate.Figures.from_dict(
+            json.loads(dataset.packaged_text("red_wine_figures.json"))
+        )
+        self._schema, self._settings = schema, settings
+        self.stream = f"{SIMULATED} {settings.seed}"
+        if schema.feature_names != self._figures.features:
+            raise SettingsError(
+                f"there are no figures to simulate {schema.name!r} from",
+                remedy="name a table with --data",
+            )
+
+    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor]:
+        """The 1,200 rows that stand for a published table."""
+        frame = self._draw(SIMULATED_TRAINING_ROWS, (0,))
+        screened = screen(frame, self._schema)
+        return labelled_rows(screened, self._schema, screened.labelled, 0), self.start()
+
+    def start(self) -> Cursor:
+        """Cursor of a stream that was never read."""
+        return Cursor(self.stream, self._settings.seed, 0, 0)
+
+    def claim(self, cursor: Cursor) -> batches.Claim | None:
+        """The next batch; there always is one."""
+        return batches.claim_simulated(
+            seed=cursor.seed, number=cursor.number, n_rows=self._settings.batch_rows
+        )
+
+    def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
+        """Rows of a claimed batch, with the scenario laid on them."""
+        n_rows = claim.stop
+        runs = _scenario_runs(self._settings, claim.number)
+        # "more_good" drops rows: draw enough for a full batch to be left
+        surplus = 2 if runs and self._settings.scenario == "more_good" else 1
+        frame = self._draw(surplus * n_rows, (1, claim.number))
+        if runs:
+            healthy = self._draw(SIMULATED_TRAINING_ROWS, (0,))
+            frame = _with_scenario(
+                frame[list(self._schema.feature_names)].to_numpy(),
+                frame[self._schema.target].to_numpy(),
+                self._schema,
+                self._settings,
+                number=claim.number,
+                healthy=healthy[list(self._schema.feature_names)].to_numpy(),
+            )
+        return frame.iloc[:n_rows]
+
+    def _draw(self, n_rows: int, stream: tuple[int, ...]) -> pd.DataFrame:
+        rng = np.random.default_rng([self._settings.seed, *stream])
+        features, target = simulate.draw_table(self._figures, n_rows, rng=rng)
+        return _frame(features, target, self._schema)
+
+
+Supply = Table | Simulated
+
+
+def find_supply(settings: Settings, schema: Schema) -> Supply | None:
+    """The table that the settings name, or the one fetched earlier, or None.
+
+    Raises
+    ------
+    SettingsError
+        The table is named and cannot be used.
+    """
+    if settings.source == SIMULATED:
+        return Simulated(schema, settings)
+    if settings.data is None and settings.schema is not None:
+        return None  # the fetched table is red wine, not this schema's
+    path = dataset.find_table(settings.data, settings.home)
+    return None if path is None else Table(path, schema, settings)
+
+
+def labelled_rows(
+    screened: Screened, schema: Schema, chosen: np.ndarray, sequence: int
+) -> LabelledRows:
+    """Chosen rows of a screened table as training rows of batch number `sequence`."""
+    return LabelledRows(
+        screened.features[chosen],
+        schema.is_positive(screened.target[chosen]),
+        np.full(int(chosen.sum()), sequence, dtype=np.int64),
+    )
+
+
+def write_simulated(settings: Settings, schema: Schema, *, n_batches: int, out: Path) -> list[Path]:
+    """Write batch files of the table, or of the simulated one, with the scenario laid on them.
+
+    Raises
+    ------
+    SettingsError
+        The folder cannot be written, or the table ends before `n_batches`.
+    """
+    supply = find_supply(settings, schema) or Simulated(schema, settings)
+    cursor = supply.start()
+    written: list[Path] = []
+    for _ in range(n_batches):
+        claim = supply.claim(cursor)
+        if claim is None:
+            raise SettingsError(
+                f"{supply.name} ends after {len(written)} batches",
+                remedy="ask for fewer with --batches, or for smaller ones with --batch-rows",
+            )
+        path = out / f"{settings.scenario}-{claim.number:04d}.csv"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.part")
+            supply.read(claim, cursor).to_csv(partial, sep=";", index=False)
+            partial.replace(path)
+        except OSError as error:
+            raise SettingsError(
+                f"{path}: {error.strerror}", remedy="name a writable folder with --out"
+            ) from error
+        written.append(path)
+        cursor = advance(cursor, claim)
+    return written
+
+
+def advance(cursor: Cursor, claim: batches.Claim) -> Cursor:
+    """The cursor behind a claimed batch."""
+    return replace(cursor, position=claim.stop, number=claim.number + 1)
+
+
+def _screened_table(path: Path, frame: pd.DataFrame, schema: Schema) -> Screened:
+    try:
+        return screen(frame, schema)
+    except BadBatch as error:
+        raise TableError(f"{path}: {error}", remedy=error.remedy) from error
+
+
+def _scenario_runs(settings: Settings, number: int) -> bool:
+    return settings.scenario != "none" and number >= settings.scenario_start
+
+
+def _with_scenario(
+    features: Floats,
+    target: Floats | None,
+    schema: Schema,
+    settings: Settings,
+    *,
+    number: int,
+    healthy: Floats,
+) -> pd.DataFrame:
+    try:
+        features, target = simulate.lay_scenario(
+            settings.scenario,
+            features,
+            target,
+            step=number - settings.scenario_start,
+            schema=schema,
+            feature=settings.scenario_feature or schema.feature_names[-1],
+            centre=np.nanmedian(healthy, axis=0),
+            spread=np.nanstd(healthy, axis=0),
+            rng=np.random.default_rng([settings.seed, 2, number]),
+        )
+    except ValueError as error:
+        raise SettingsError(str(error), remedy="correct the scenario settings") from error
+    return _frame(features, target, schema)
+
+
+def _frame(features: Floats, target: Floats | None, schema: Schema) -> pd.DataFrame:
+    frame = pd.DataFrame(features, columns=list(schema.feature_names))
+    if target is not None:
+        frame[schema.target] = target
+    return frame
