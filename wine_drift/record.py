@@ -13,7 +13,6 @@ from wine_drift.drift import DriftVerdict
 from wine_drift.policy import Decision, Gate
 from wine_drift.quality import Quality
 from wine_drift.screening import Screened
-from wine_drift.settings import Settings
 
 
 def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
@@ -111,11 +110,13 @@ def retraining_part(
     }
 
 
-def thresholds_part(settings: Settings) -> dict[str, float]:
+def thresholds_part(
+    *, budget: int, severity_drift: float, severity_major: float, max_set_aside: float
+) -> dict[str, float]:
     """The very numbers that the decision used."""
     return {
-        "p_value": 1 / settings.budget,
-        "severity_drift": settings.severity_drift,
-        "severity_major": settings.severity_major,
-        "max_set_aside": settings.max_set_aside,
+        "p_value": 1 / budget,
+        "severity_drift": severity_drift,
+        "severity_major": severity_major,
+        "max_set_aside": max_set_aside,
     }

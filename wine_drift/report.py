@@ -30,16 +30,23 @@ IDLE = {
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none.
+    """A figure with so many decimals, or a dash where there is none.
 
-    >>> number(0.27512), number(None), number(0.0000213), number(0)
-    ('0.275', '-', '2.1e-05', '0')
+    >>> number(0.27512), number(None)
+    ('0.275', '-')
+    """
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def probability(value: float | None) -> str:
+    """A p-value, the small ones by their power of ten.
+
+    >>> probability(0.0312), probability(0.0000213), probability(1.0), probability(0.0)
+    ('0.031', '2.1e-05', '1', '0')
     """
     if value is None:
         return "-"
-    if value != 0 and abs(value) < 10**-digits:
-        return f"{value:.1e}"
-    return f"{value:.{digits}f}" if value != int(value) else f"{value:.0f}"
+    return f"{value:.1e}" if 0 < value < 0.001 else f"{value:.2g}"
 
 
 def run_text(record: Mapping[str, Any]) -> str:
@@ -167,7 +174,7 @@ def _quality(quality: Mapping[str, Any]) -> str:
 def _drift(drift: Mapping[str, Any]) -> str:
     if drift["status"] == "not_judged":
         return f"not judged: {drift['reason']}"
-    text = f"{drift['status']}: p {number(drift['p_value'])}, severity {number(drift['severity'])}"
+    text = f"{drift['status']}: p {probability(drift['p_value'])}, severity {number(drift['severity'])}"
     drifted = sorted(
         (f for f in drift["features"] if f["drifted"]), key=lambda f: -float(f["severity"])
     )
@@ -183,7 +190,7 @@ def _retraining(part: Mapping[str, Any]) -> str:
     gate = part["gate"]
     found = (
         f"gain {number(gate['mean_gain'])} in log loss on {gate['n_rows']} held-out rows, "
-        f"p {number(gate['p_value'])}"
+        f"p {probability(gate['p_value'])}"
     )
     if part["outcome"] == "promoted":
         return f"{part['challenger']} promoted: {found}"

@@ -235,7 +235,12 @@ class _Run:
             drift=drift_part(measured.drift),
             decision=decision_part(decision),
             retraining=retraining,
-            thresholds=thresholds_part(self.settings),
+            thresholds=thresholds_part(
+                budget=self.settings.budget,
+                severity_drift=self.settings.severity_drift,
+                severity_major=self.settings.severity_major,
+                max_set_aside=self.settings.max_set_aside,
+            ),
         )
         if self.settings.dry_run:
             return Report(record)
