@@ -40,7 +40,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "last_run_stage_duration_seconds": (("stage",), "Time by stage of the last batch's run."),
     "last_run_max_rss_bytes": ((), "Peak memory of the last run."),
     "batches_pending": ((), "Files that waited in the inbox when the last run ended."),
-    "batch_number": ((), "Number of the last batch, counted from 1 without gaps."),
+    "batch_number": ((), "Number of the last batch processed; refused ones are numbered too."),
     "batch_rows": ((), "Rows of the last batch as it arrived."),
     "batch_accepted_rows": ((), "Rows of the last batch that were scored."),
     "batch_labeled_rows": ((), "Scored rows of the last batch with a label."),

@@ -174,7 +174,8 @@ def _quality(quality: Mapping[str, Any]) -> str:
 def _drift(drift: Mapping[str, Any]) -> str:
     if drift["status"] == "not_judged":
         return f"not judged: {drift['reason']}"
-    text = f"{drift['status']}: p {probability(drift['p_value'])}, severity {number(drift['severity'])}"
+    p_value, severity = probability(drift["p_value"]), number(drift["severity"])
+    text = f"{drift['status']}: p {p_value}, severity {severity}"
     drifted = sorted(
         (f for f in drift["features"] if f["drifted"]), key=lambda f: -float(f["severity"])
     )
