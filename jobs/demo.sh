@@ -1,6 +1,6 @@
 #!/bin/sh
 # The loop on real data, one run after the other as cron would start them: a model is trained, half
-# of the stream is healthy, then one sensor starts to read 10 % too high.
+# of the stream is healthy, then every feature moves by one standard deviation.
 set -eu
 : "${BIN:?folder of wine-drift}" "${RUN_HOME:?folder for the demo}" "${BATCHES:=8}"
 rm -rf "$RUN_HOME"
@@ -14,7 +14,7 @@ fi
 n=0
 while [ "$n" -lt "$BATCHES" ]; do
     "$BIN/wine-drift" run-batch --home "$RUN_HOME" ${data:+--data "$data"} \
-        --scenario sensor_scaled --scenario-feature alcohol --scenario-start $((BATCHES / 2))
+        --scenario switch --scenario-start $((BATCHES / 2))
     n=$((n + 1))
 done
 echo
