@@ -1,0 +1,93 @@
+"""The documents name everything that there is, and nothing that there is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from wine_drift import errors, report
+from wine_drift.cli import main
+from wine_drift.exposition import COUNTERS, GAUGES, LEGACY
+from wine_drift.settings import SCENARIOS, specification
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def commands(group: click.Group, prefix: str = "wine-drift") -> list[str]:
+    """Every command in full."""
+    found = []
+    for name, command in group.commands.items():
+        full = f"{prefix} {name}"
+        found += commands(command, full) if isinstance(command, click.Group) else [full]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(main))
+def test_every_command_is_in_the_readme(command: str) -> None:
+    """A command that the README does not name does not exist for its readers."""
+    assert f"`{command}" in README
+
+
+@pytest.mark.parametrize("name", specification())
+def test_every_setting_is_in_the_readme_with_its_default(name: str) -> None:
+    """The table of settings has each of them."""
+    section = README.split("## Settings")[1].split("## Metrics")[0]
+    row = next(line for line in section.splitlines() if f"`{name}`" in line and line[0] == "|")
+    default = specification()[name].default
+    if isinstance(default, int | float | str) and not isinstance(default, bool):
+        assert f"{default:g}" in row if isinstance(default, float) else str(default) in row
+
+
+def test_every_exit_code_is_in_the_readme_and_in_help() -> None:
+    """Each error's code has its row, and --help names it."""
+    children = [errors.WineDriftError]
+    for child in children:
+        children += child.__subclasses__()
+    section = README.split("### Exit codes")[1].split("## Settings")[0]
+    assert main.help
+    for code in {0, 8, *(child.exit_code for child in children)}:
+        assert f"| {code} |" in section
+        assert re.search(rf"\b{code}\b", main.help)
+
+
+def test_every_metric_is_in_the_catalogue_and_no_other() -> None:
+    """docs/metrics.md lists exactly what can be published."""
+    there = {f"wine_drift_{name}" for name in GAUGES} | LEGACY.keys()
+    there |= {f"wine_drift_{name}_total" for name in COUNTERS}
+    told = re.findall(r"^\| `(\w+)`", PAGES["metrics.md"], flags=re.MULTILINE)
+    assert sorted(told) == sorted(there)
+
+
+def test_metrics_in_the_readme_exist() -> None:
+    """The README names no metric that is not published."""
+    there = {f"wine_drift_{name}" for name in GAUGES}
+    there |= {f"wine_drift_{name}_total" for name in COUNTERS}
+    named = {name for name in re.findall(r"`(wine_drift_\w+)", README) if name != "wine_drift_"}
+    assert named and named <= there
+
+
+def test_every_module_has_a_room_in_the_architecture() -> None:
+    """docs/architecture.md names each module."""
+    modules = {path.name for path in (ROOT / "wine_drift").glob("*.py")}
+    for module in modules - {"__init__.py", "__main__.py"}:
+        assert f"`{module}`" in PAGES["architecture.md"], module
+
+
+def test_every_scenario_and_reason_is_told() -> None:
+    """Scenarios stand in the README, reason codes in the description of the record."""
+    for scenario in SCENARIOS:
+        assert f"`{scenario}`" in README
+    for reason in report.REASONS:
+        assert f"`{reason}`" in PAGES["record.md"]
+
+
+def test_links_lead_somewhere() -> None:
+    """Each relative link in README and docs names a file that is there."""
+    for folder, text in [(ROOT, README), *((ROOT / "docs", page) for page in PAGES.values())]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (folder / target).exists(), target
