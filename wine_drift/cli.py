@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,6 +116,23 @@ def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> N
 
     report = run_batch(settings, batch, say=_say)
     _finish(settings, report)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[RUN-BATCH OPTIONS]")
+@takes("every", "run_deadline")
+def schedule(options: tuple[str, ...], home: str | None, file: str | None, **own: Any) -> None:
+    """Run run-batch now and at regular intervals, each run in a process of its own."""
+    place = [*(["--home", home] if home else []), *(["--settings", file] if file else [])]
+    arguments = [*place, *options]
+    with run_batch_command.make_context("run-batch", list(arguments)) as ctx:  # mistakes now
+        given = {k: v for k, v in ctx.params.items() if k in specification()}
+    settings = _settings(file, given | own)
+    from wine_drift.scheduling import run_every
+
+    command = [sys.executable, "-m", "wine_drift", "run-batch", *arguments]
+    say = partial(click.echo, err=True)
+    run_every(settings.every, command, deadline=settings.run_deadline, say=say)
 
 
 @main.command()

@@ -188,6 +188,8 @@ class _Run:
 
     def process(self, path: Path | None) -> Report:
         """Everything up to the commit, and putting the file away."""
+        if path is None and self.source != "inbox" and self.champion_manifest is None:
+            self.train_first(share=self.settings.training_share)  # the stream is what it leaves
         with self.stage("load"):
             claim, cursor = self.take(path)
         self.claimed = claim
@@ -265,8 +267,6 @@ class _Run:
                 done = self.ledger.batch(known.content_id) or {}
                 self.tidy(known, "archive" if done["outcome"] == "processed" else "quarantine")
             return claim, None
-        if self.champion_manifest is None:
-            self.train_first(share=self.settings.training_share)
         supply = self.needed_supply("there is no batch")
         cursor = self.ledger.cursor(supply.stream) or supply.start()
         if self.trained is not None:
@@ -629,6 +629,8 @@ class _Run:
         """Put the file of a batch that the ledger knows into archive or quarantine."""
         if claim.path is None or (claim.source == "file" and place == "archive"):
             return None  # a file that was named stays where its owner put it
+        if self.settings.dry_run:
+            return None
         try:
             return batches.put_away(claim, self.settings.home / place)
         except OSError as error:

@@ -139,6 +139,8 @@ class Settings:
         "never",
         choices=("never", "drift", "major"),
     )
+    every: float = _key("schedule: seconds from the start of one run to the next", 900.0, low=1)
+    run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
     max_age: float = _key("health: oldest acceptable last success, in seconds", 86_400.0, low=1)
 
 
