@@ -10,11 +10,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wine_drift.errors import AlreadyRunning, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,16 @@ def put_away(claim: Claim, folder: Path) -> Path:
         shutil.copyfile(claim.path, partial)
         partial.replace(target)
     return target
+
+
+def keep_rows(rows: pd.DataFrame, claim: Claim, folder: Path) -> Path:
+    """Write the rows of a batch that were set aside; the same batch again gives the same file."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{claim.batch_id}-rows.csv"
+    partial = path.with_name(f".{path.name}.part")
+    rows.to_csv(partial, index=False)
+    partial.replace(path)
+    return path
 
 
 @contextlib.contextmanager

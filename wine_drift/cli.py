@@ -232,10 +232,11 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
 def simulate(batches: int, out: Path, file: str | None, **options: Any) -> None:
     """Write batch files with a drift scenario, of the table or of simulated wines."""
     settings = _settings(file, options)
-    from wine_drift.run import load_schema
+    from wine_drift.dataset import load_schema
     from wine_drift.supply import write_simulated
 
-    for path in write_simulated(settings, load_schema(settings), n_batches=batches, out=out):
+    schema = load_schema(settings.schema)
+    for path in write_simulated(settings, schema, n_batches=batches, out=out):
         click.echo(path)
 
 

@@ -1,12 +1,14 @@
-"""The red-wine table: where it is, and how it comes from its publisher."""
+"""The table and its schema: where they are, and how red wine comes from its publisher."""
 
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from importlib import resources
 from pathlib import Path
 
 from wine_drift.errors import SettingsError
+from wine_drift.schema import Schema, parse_schema
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/winequality-red.csv"
 SHA256 = "4a402cf041b025d4566d954c3b9ba8635a3a8a01e039005d97d6a710278cf05e"
@@ -16,6 +18,31 @@ FILE_NAME = "winequality-red.csv"
 def packaged_text(name: str) -> str:
     """Text of a data file that ships inside the package."""
     return resources.files("wine_drift").joinpath("data", name).read_text(encoding="utf-8")
+
+
+def load_schema(path: Path | None) -> Schema:
+    """The schema of a TOML file; red wine where none is named.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or one line for every mistake in it.
+    """
+    if path is None:
+        return parse_schema(tomllib.loads(packaged_text("red_wine.toml")))
+    try:
+        return parse_schema(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingsError(
+            f"schema {path}: {error.strerror}", remedy="correct --schema"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"schema {path}: not a TOML file: {error}", remedy="correct the file"
+        ) from error
+    except ValueError as error:
+        lines = "\n".join(f"schema {path}: {line}" for line in str(error).splitlines())
+        raise SettingsError(lines, remedy="correct the file") from error
 
 
 def find_table(data: Path | None, home: Path) -> Path | None:

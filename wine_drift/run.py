@@ -10,7 +10,6 @@ import contextlib
 import resource
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,40 +19,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wine_drift import batches, dataset
-from wine_drift.drift import WINDOW_DECAY, DriftVerdict, assess_drift
-from wine_drift.errors import BadBatch, SettingsError, StateUnreadable, TableError, WineDriftError
+from wine_drift import batches
+from wine_drift.champion import Champion
+from wine_drift.dataset import load_schema
+from wine_drift.errors import BadBatch, SettingsError, TableError, WineDriftError
+from wine_drift.exposition import Labels
 from wine_drift.ledger import Commit, Cursor, Ledger
-from wine_drift.model import Version, read_version, write_version
+from wine_drift.measurement import Measurement, measure
+from wine_drift.model import Version
 from wine_drift.outbox import publish
 from wine_drift.policy import Decision, decide
-from wine_drift.profile import Profile, count
-from wine_drift.quality import (
-    LossSums,
-    Quality,
-    log_loss_increase_p,
-    log_loss_per_row,
-    measure_quality,
-)
 from wine_drift.record import (
     batch_part,
     build_record,
     decision_part,
     drift_part,
     quality_part,
-    retraining_part,
     thresholds_part,
 )
-from wine_drift.retraining import Recipe, challenge, first_version
-from wine_drift.rows import LabelledRows, concatenate
-from wine_drift.schema import FAULTS, Schema, parse_schema
-from wine_drift.screening import Screened, screen
+from wine_drift.rows import LabelledRows
+from wine_drift.schema import Schema
+from wine_drift.screening import Screened, screen, set_aside_rows
 from wine_drift.settings import Settings
 from wine_drift.supply import Simulated, Supply, advance, find_supply, labelled_rows
 from wine_drift.tables import SUFFIXES, read_table
 
 Say = Callable[[str], None]
-Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,7 @@ def run_batch(
         Nothing was processed. A batch that was processed or quarantined is reported instead, also
         when the push failed.
     """
-    schema = load_schema(settings)
+    schema = load_schema(settings.schema)
     if settings.dry_run:
         with Ledger.open(settings.home, read_only=True) as ledger:
             return _Run(settings, schema, ledger, now, say).process(batch)
@@ -115,64 +106,20 @@ def train_now(
     WineDriftError
         Nothing was trained.
     """
-    schema = load_schema(settings)
+    schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("train has no dry run", remedy="try it in another --home")
     with batches.locked(settings.home), Ledger.open(settings.home) as ledger:
         run = _Run(settings, schema, ledger, now, say)
-        if ledger.champion() is None:
-            run.train_first(share=1.0)
-            record = build_record("trained", model={"version": run.champion.version})
-        else:
-            record = run.retrain_by_hand()
+        record = run.train()
         ledger.record_run(run.facts(success=True, outcome=record["outcome"]))
         record["push"], failure = publish(settings, ledger)
         return Report(record, failure)
 
 
-def load_schema(settings: Settings) -> Schema:
-    """The schema that the settings name, else red wine.
-
-    Raises
-    ------
-    SettingsError
-        The file cannot be read, or one line for every mistake in it.
-    """
-    if settings.schema is None:
-        return parse_schema(tomllib.loads(dataset.packaged_text("red_wine.toml")))
-    path = settings.schema
-    try:
-        return parse_schema(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SettingsError(
-            f"schema {path}: {error.strerror}", remedy="correct --schema"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"schema {path}: not a TOML file: {error}", remedy="correct the file"
-        ) from error
-    except ValueError as error:
-        lines = "\n".join(f"schema {path}: {line}" for line in str(error).splitlines())
-        raise SettingsError(lines, remedy="correct the file") from error
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What one batch says, before anything is decided."""
-
-    quality: Quality
-    losses: LossSums
-    log_loss_p_value: float | None
-    mean_score: float | None
-    drift: DriftVerdict
-    pool: Profile  # this batch included, for the next one
-    window: Profile
-    labelled: LabelledRows
-
-
 @dataclass
 class _Run:
-    """One run in progress: what it was given, and what it found out so far."""
+    """One run in progress: what it was given, and what it has chosen and measured so far."""
 
     settings: Settings
     schema: Schema
@@ -181,165 +128,110 @@ class _Run:
     say: Say
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, float] = field(default_factory=dict)
-    trained: tuple[Version, Cursor] | None = None  # by this run; in a dry run nowhere else
-    claimed: batches.Claim | None = None
+    claim: batches.Claim | None = None
 
     # --- the order of things ---
 
     def process(self, path: Path | None) -> Report:
         """Everything up to the commit, and putting the file away."""
-        if path is None and self.source != "inbox" and self.champion_manifest is None:
+        if path is None and self.source != "inbox" and self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)  # the stream is what it leaves
         with self.stage("load"):
-            claim, cursor = self.take(path)
-        self.claimed = claim
+            self.claim = claim = self.take(path)
         if claim is None:
-            outcome = "nothing_waiting" if self.source == "inbox" else "end_of_stream"
-            return self.idle(outcome)
+            return self.idle("nothing_waiting" if self.source == "inbox" else "end_of_stream")
         done = self.ledger.batch(claim.content_id)
         if done is not None:
             return self.told_before(claim, done)
         try:
             with self.stage("load"):
-                frame = self.read(claim, cursor)
+                frame = self.read(claim)
             with self.stage("screen"):
                 screened = screen(frame, self.schema)
         except (BadBatch, TableError) as error:
             if claim.path is None:
                 raise  # a slice of the table: the table is at fault, not a batch
             return self.quarantine(claim, error)
-        if self.champion_manifest is None:
+        if self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)
         measured = self.measure(screened)
-        decision = self.decide(screened, measured)
+        fresh = labelled_rows(screened, self.schema, screened.labelled, self.ledger.next_sequence())
+        decision = self.decide(screened, measured, fresh)
         promoted, retraining = None, None
         if decision.action == "retrain" and not self.settings.dry_run:
+            self.say("training a challenger")
             with self.stage("retrain"):
-                promoted, retraining = self.retrain(measured.labelled, decision.reasons[0])
-        record = build_record(
-            "processed",
-            batch=batch_part(
-                screened,
-                batch_id=claim.batch_id,
-                name=claim.name,
-                source=claim.source,
-                sequence=self.ledger.next_sequence(),
-                positive=int(measured.labelled.positive.sum()),
-            ),
-            model={"version": self.champion.version},
-            quality=quality_part(
-                measured.quality,
-                p_value=measured.log_loss_p_value,
-                mean_score=measured.mean_score,
-                cut=self.champion.cut,
-                reference=self.champion.manifest["out_of_fold"],
-            ),
-            drift=drift_part(measured.drift),
-            decision=decision_part(decision),
-            retraining=retraining,
-            thresholds=thresholds_part(
-                budget=self.settings.budget,
-                severity_drift=self.settings.severity_drift,
-                severity_major=self.settings.severity_major,
-                max_set_aside=self.settings.max_set_aside,
-            ),
-        )
-        if self.settings.dry_run:
-            return Report(record)
-        if not screened.accepted.all():
-            self.write_set_aside(claim, frame, screened)
-        self.commit(claim, cursor, screened, measured, promoted, record)
-        self.tidy(claim, "archive")
+                promoted, retraining = self.champion.try_challenger(fresh, decision.reasons[0])
+        record = self.describe(claim, screened, measured, decision, retraining)
+        if not self.settings.dry_run:
+            if not screened.accepted.all():
+                kept = set_aside_rows(frame, screened, self.schema)
+                batches.keep_rows(kept, claim, self.settings.home / "quarantine")
+            self.commit(claim, measured, fresh, promoted, record)
+            self.tidy(claim, "archive")
         return Report(record)
 
-    def take(self, path: Path | None) -> tuple[batches.Claim | None, Cursor | None]:
-        """Choose the batch; nothing changes yet but files that were left behind."""
+    def take(self, path: Path | None) -> batches.Claim | None:
+        """Choose the batch; nothing changes yet but files that an earlier run left behind."""
         if path is not None:
-            return batches.claim_file(path), None
-        if self.source == "inbox":
-            inbox = self.settings.inbox
-            if inbox is None:
-                raise SettingsError("source is inbox, but no inbox is set", remedy="set --inbox")
-            claim, leftovers = batches.claim_oldest(
-                inbox, SUFFIXES, lambda content_id: self.ledger.batch(content_id) is not None
-            )
-            for known in leftovers:
-                done = self.ledger.batch(known.content_id) or {}
-                self.tidy(known, "archive" if done["outcome"] == "processed" else "quarantine")
-            return claim, None
-        supply = self.needed_supply("there is no batch")
-        cursor = self.ledger.cursor(supply.stream) or supply.start()
-        if self.trained is not None:
-            cursor = self.trained[1]
-        return supply.claim(cursor), cursor
+            return batches.claim_file(path)
+        if self.source != "inbox":
+            supply = self.needed_supply("there is no batch")
+            return supply.claim(self.champion.cursor(supply))
+        inbox = self.settings.inbox
+        if inbox is None:
+            raise SettingsError("source is inbox, but no inbox is set", remedy="set --inbox")
+        claim, leftovers = batches.claim_oldest(
+            inbox, SUFFIXES, lambda content_id: self.ledger.batch(content_id) is not None
+        )
+        for known in leftovers:
+            done = self.ledger.batch(known.content_id) or {}
+            self.tidy(known, "archive" if done["outcome"] == "processed" else "quarantine")
+        return claim
 
-    def read(self, claim: batches.Claim, cursor: Cursor | None) -> pd.DataFrame:
+    def read(self, claim: batches.Claim) -> pd.DataFrame:
         """Rows of the claimed batch."""
         if claim.path is not None:
             return read_table(claim.path)
-        assert cursor is not None
-        return self.needed_supply("the batch is gone").read(claim, cursor)
+        supply = self.needed_supply("the batch is gone")
+        return supply.read(claim, self.champion.cursor(supply))
 
-    def measure(self, screened: Screened) -> _Measured:
-        """Score the good rows; quality from the labelled ones, drift from all that arrived."""
-        champion = self.champion
+    def measure(self, screened: Screened) -> Measurement:
+        """Score the good rows, and see what the batch says."""
+        champion, settings = self.champion.version, self.settings
+        pool, window = self.champion.detector
         with self.stage("score"):
-            scores = np.full(len(screened.target), np.nan)
-            scores[screened.accepted] = champion.model.score(screened.features[screened.accepted])
-        with self.stage("quality"):
-            chosen = screened.labelled
-            positive = self.schema.is_positive(screened.target[chosen])
-            quality = measure_quality(positive, scores[chosen], cut=champion.cut)
-            losses = LossSums.from_losses(log_loss_per_row(positive, scores[chosen]))
-            p_value = log_loss_increase_p(champion.losses, losses)
-        with self.stage("drift"):
-            reference = champion.reference
             good = screened.accepted
-            features = count(screened.features[screened.profiled], reference.edges[:-1])
-            score = count(scores[good, np.newaxis], reference.edges[-1:])
-            batch = Profile(
-                np.concatenate([features.counts, score.counts]),
-                np.concatenate([features.missing, score.missing]),
-            )
-            pool, window = self.ledger.detector(champion.version) or (
-                reference.profile,
-                reference.profile.scaled(0),
-            )
-            window = window.scaled(WINDOW_DECAY) + batch
-            settings = self.settings
-            verdict = assess_drift(
-                reference,
-                pool,
-                window,
-                batch,
+            scores = np.full(len(good), np.nan)
+            scores[good] = champion.model.score(screened.features[good])
+        with self.stage("measure"):
+            return measure(
+                screened,
+                scores,
+                self.schema,
+                champion.reference,
+                champion.losses,
+                cut=champion.cut,
+                pool=pool,
+                window=window,
                 budget=settings.budget,
                 severity_drift=settings.severity_drift,
                 severity_major=settings.severity_major,
                 min_rows=settings.min_rows,
             )
-        return _Measured(
-            quality,
-            losses,
-            p_value,
-            float(scores[good].mean()) if good.any() else None,
-            verdict,
-            pool + batch,
-            window,
-            labelled_rows(screened, self.schema, chosen, self.ledger.next_sequence()),
-        )
 
-    def decide(self, screened: Screened, measured: _Measured) -> Decision:
+    def decide(self, screened: Screened, measured: Measurement, fresh: LabelledRows) -> Decision:
         """One action with its reasons."""
-        n_rows, n_positive = self.ledger.labelled_counts(after=self.ledger.champion_since())
         settings = self.settings
+        n_rows, n_positive = self.champion.recent_labelled()
         return decide(
             drift_status=measured.drift.status,
             log_loss=measured.quality.log_loss.value,
-            reference_log_loss=self.champion.losses.mean or 0.0,
+            reference_log_loss=self.champion.version.losses.mean or 0.0,
             log_loss_p_value=measured.log_loss_p_value,
             set_aside_share=screened.faulty_share,
-            recent_labelled=n_rows + len(measured.labelled),
-            recent_positives=n_positive + int(measured.labelled.positive.sum()),
+            recent_labelled=n_rows + len(fresh),
+            recent_positives=n_positive + int(fresh.positive.sum()),
             retrain=settings.retrain,
             budget=settings.budget,
             min_labelled=settings.min_labelled,
@@ -347,75 +239,72 @@ class _Run:
             max_set_aside=settings.max_set_aside,
         )
 
-    def retrain(
-        self, fresh: LabelledRows | None, reason: str
-    ) -> tuple[Version | None, dict[str, Any]]:
-        """Try a challenger; the champion goes on serving whatever happens.
-
-        Returns
-        -------
-        promoted : Version or None
-            Written, but champion only once the ledger says so.
-        part : dict
-            The `retraining` part of the record.
-        """
-        self.say("training a challenger")
-        n_features = len(self.schema.features)
-        history = self.ledger.labelled_rows(n_features, after=self.ledger.champion_since())
-        gate, promoted, failure = None, None, ""
-        try:
-            attempt = challenge(
-                self.champion,
-                history if fresh is None else concatenate([history, fresh], n_features),
-                self.schema,
-                self.recipe,
-                min_rows=self.settings.min_labelled,
-                alpha=self.settings.gate_alpha,
-                number=len(self.ledger.versions()) + 1,
-                facts=self.training_facts(reason, parent=self.champion.version),
-            )
-            if attempt.challenger is not None:
-                promoted = write_version(self.models, attempt.challenger)
-            gate = attempt.gate
-        except Exception as error:  # whatever training trips over, the batch must not be lost
-            failure = f"{type(error).__name__}: {error}"
-        challenger = promoted.version if promoted else None
-        part = retraining_part(gate, challenger=challenger, failure=failure, reason=reason)
-        return promoted, part
+    def describe(
+        self,
+        claim: batches.Claim,
+        screened: Screened,
+        measured: Measurement,
+        decision: Decision,
+        retraining: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """The record of the batch."""
+        champion, settings = self.champion.version, self.settings
+        return build_record(
+            "processed",
+            batch=batch_part(
+                screened,
+                batch_id=claim.batch_id,
+                name=claim.name,
+                source=claim.source,
+                sequence=self.ledger.next_sequence(),
+                positive=measured.quality.n_positive,
+            ),
+            model={"version": champion.version},
+            quality=quality_part(
+                measured.quality,
+                p_value=measured.log_loss_p_value,
+                mean_score=measured.mean_score,
+                cut=champion.cut,
+                reference=champion.manifest["out_of_fold"],
+            ),
+            drift=drift_part(measured.drift),
+            decision=decision_part(decision),
+            retraining=retraining,
+            thresholds=thresholds_part(
+                budget=settings.budget,
+                severity_drift=settings.severity_drift,
+                severity_major=settings.severity_major,
+                max_set_aside=settings.max_set_aside,
+            ),
+        )
 
     def commit(
         self,
         claim: batches.Claim,
-        cursor: Cursor | None,
-        screened: Screened,
-        measured: _Measured,
+        measured: Measurement,
+        fresh: LabelledRows,
         promoted: Version | None,
         record: dict[str, Any],
     ) -> None:
         """The one transaction."""
-        counters: dict[tuple[str, Labels], float] = {
-            ("batches", (("outcome", "success"),)): 1,
-            ("rows", ()): int(screened.accepted.sum()),
-        }
-        for reason, number in screened.set_aside.items():
-            if number:
-                counters["rows_rejected", (("reason", reason),)] = number
-        if record["retraining"] is not None:
-            counters["retrains", _retrain_labels(record["retraining"])] = 1
-        detector = (self.champion.version, measured.pool, measured.window)
+        detector = (self.champion.version.version, measured.pool, measured.window)
         if promoted is not None:  # a new reference: evidence starts afresh
-            fresh = promoted.reference.profile
-            detector = (promoted.version, fresh, fresh.scaled(0))
+            profile = promoted.reference.profile
+            detector = (promoted.version, profile, profile.scaled(0))
+        cursor: Cursor | None = None
+        if claim.path is None:
+            supply = self.needed_supply("the batch is gone")
+            cursor = advance(self.champion.cursor(supply), claim)
         self.ledger.commit_batch(
             Commit(
                 content_id=claim.content_id,
                 outcome="processed",
                 record=record,
                 run=self.facts(success=True, outcome="processed"),
-                counters=counters,
-                cursor=advance(cursor, claim) if cursor else None,
+                counters=_counters(record),
+                cursor=cursor,
                 detector=detector,
-                labelled=measured.labelled,
+                labelled=fresh,
                 promoted=promoted.manifest if promoted else None,
             ),
             window_rows=self.settings.window_rows,
@@ -467,92 +356,54 @@ class _Run:
             place = f"; it is kept in {kept}" if kept else ""
         return Report(record, BadBatch(f"{name}: {detail}{place}", remedy=error.remedy))
 
+    def tidy(self, claim: batches.Claim, place: str) -> Path | None:
+        """Put the file of a batch that the ledger knows into archive or quarantine."""
+        if claim.path is None or (claim.source == "file" and place == "archive"):
+            return None  # a file that was named stays where its owner put it
+        if self.settings.dry_run:
+            return None
+        try:
+            return batches.put_away(claim, self.settings.home / place)
+        except OSError as error:
+            self.say(f"{claim.path}: not moved to {place}: {error.strerror}; the batch is recorded")
+            return None
+
     # --- training ---
 
     def train_first(self, *, share: float) -> None:
-        """Train the first champion on the first part of the table."""
+        """The first champion, from the first part of the table."""
         supply = self.needed_supply("there is no model yet")
         self.say(f"training the first model on {supply.name}")
-        rows, cursor = supply.training_part(share=share)
-        facts = self.training_facts("first", parent=None)
-        try:
-            with self.stage("train"):
-                version = first_version(rows, self.schema, self.recipe, number=1, facts=facts)
-        except ValueError as error:
-            raise SettingsError(
-                f"{supply.name}: {error}", remedy="name a larger table with --data"
-            ) from error
-        if not self.settings.dry_run:
-            version = write_version(self.models, version)
-            self.ledger.commit_champion(version.manifest, cursor)
-        self.trained = (version, cursor)
+        with self.stage("train"):
+            self.champion.train_first(supply, share=share)
 
-    def retrain_by_hand(self) -> dict[str, Any]:
-        """A challenger on what is there, through the same gate."""
-        n_rows, n_positive = self.ledger.labelled_counts(after=self.ledger.champion_since())
-        settings = self.settings
+    def train(self) -> dict[str, Any]:
+        """By hand: the first champion, or a challenger on the labelled rows that are there."""
+        if self.champion.manifest is None:
+            self.train_first(share=1.0)
+            return build_record("trained", model={"version": self.champion.version.version})
+        n_rows, n_positive = self.champion.recent_labelled()
+        settings, serving = self.settings, self.champion.version.version
         if n_rows < settings.min_labelled or n_positive < settings.min_positives:
-            need = f"{settings.min_labelled} rows and {settings.min_positives} positives"
             self.say(
-                f"waiting for labels: {n_rows} labelled rows since the last promotion, "
-                f"{n_positive} of them positive; {need} are needed"
+                f"{n_rows} labelled rows since the last promotion, {n_positive} of them positive; "
+                f"{settings.min_labelled} and {settings.min_positives} are needed"
             )
-            return build_record("waiting_for_labels", model={"version": self.champion.version})
-        promoted, part = self.retrain(None, "manual")
+            return build_record("waiting_for_labels", model={"version": serving})
+        self.say("training a challenger")
+        promoted, part = self.champion.try_challenger(None, "manual")
         self.ledger.commit_retraining(
             promoted.manifest if promoted else None, _retrain_labels(part), at=self.now()
         )
-        serving = (promoted or self.champion).version
-        return build_record("trained", model={"version": serving}, retraining=part)
-
-    def training_facts(self, reason: str, *, parent: str | None) -> dict[str, Any]:
-        """What a manifest tells besides the model itself."""
-        return {
-            "reason": reason,
-            "parent": parent,
-            "trained_at": self.now(),
-            "dataset": self.dataset,
-        }
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the settings want models trained."""
-        settings = self.settings
-        return Recipe(
-            rounds=settings.rounds,
-            half_life=settings.half_life,
-            seed=settings.seed,
-            threads=settings.threads,
-            window_rows=settings.window_rows,
-        )
+        model = {"version": promoted.version if promoted else serving}
+        return build_record("trained", model=model, retraining=part)
 
     # --- what the run stands on ---
 
-    @property
-    def models(self) -> Path:
-        """Folder of the model versions."""
-        return self.settings.home / "models"
-
-    @property
-    def champion_manifest(self) -> Mapping[str, Any] | None:
-        """Manifest of the champion, trained by this run or earlier."""
-        return self.trained[0].manifest if self.trained else self.ledger.champion()
-
     @cached_property
-    def champion(self) -> Version:
-        """The champion, its files checked against the ledger."""
-        if self.trained is not None:
-            return self.trained[0]
-        manifest = self.ledger.champion()
-        if manifest is None:
-            raise StateUnreadable("the ledger names no champion", remedy="run `wine-drift train`")
-        if tuple(manifest["features"]) != self.schema.feature_names:
-            raise SettingsError(
-                f"the champion of {self.settings.home} was trained for other columns: "
-                f"{', '.join(manifest['features'])}",
-                remedy="use the schema of that home, or another --home",
-            )
-        return read_version(self.models, manifest, threads=self.settings.threads)
+    def champion(self) -> Champion:
+        """The serving model."""
+        return Champion(self.settings, self.schema, self.ledger, self.now)
 
     @cached_property
     def source(self) -> str:
@@ -585,6 +436,8 @@ class _Run:
             )
         return self.supply
 
+    # --- what is told of the run itself ---
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add up the time of a stage."""
@@ -595,8 +448,10 @@ class _Run:
             self.stages[name] = self.stages.get(name, 0.0) + time.monotonic() - start
 
     def facts(self, *, success: bool, outcome: str) -> dict[str, Any]:
-        """What is published about the run itself."""
+        """What is published about the run."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        supply = vars(self).get("supply")  # not looked for if the run did without
+        dataset = supply.name if supply else (self.champion.manifest or {}).get("dataset", "")
         return {
             "finished_at": self.now(),
             "success": success,
@@ -605,15 +460,8 @@ class _Run:
             "stages": dict(self.stages),
             "max_rss_bytes": peak if sys.platform == "darwin" else peak * 1024,
             "pending": self.pending(),
-            "dataset": self.dataset,
+            "dataset": dataset,
         }
-
-    @property
-    def dataset(self) -> str:
-        """Name of what this home watches: simulated, or the table's."""
-        if "supply" in vars(self) and self.supply is not None:
-            return self.supply.name
-        return str((self.champion_manifest or {}).get("dataset", ""))
 
     def pending(self) -> int:
         """Files that wait in the inbox, the one in hand not counted."""
@@ -623,37 +471,22 @@ class _Run:
             paths = batches.waiting(self.settings.inbox, SUFFIXES)
         except SettingsError:
             return 0
-        return sum(self.claimed is None or path != self.claimed.path for path in paths)
+        return sum(self.claim is None or path != self.claim.path for path in paths)
 
-    def tidy(self, claim: batches.Claim, place: str) -> Path | None:
-        """Put the file of a batch that the ledger knows into archive or quarantine."""
-        if claim.path is None or (claim.source == "file" and place == "archive"):
-            return None  # a file that was named stays where its owner put it
-        if self.settings.dry_run:
-            return None
-        try:
-            return batches.put_away(claim, self.settings.home / place)
-        except OSError as error:
-            self.say(f"{claim.path}: not moved to {place}: {error.strerror}; the batch is recorded")
-            return None
 
-    def write_set_aside(
-        self, claim: batches.Claim, frame: pd.DataFrame, screened: Screened
-    ) -> None:
-        """Keep the rows that were set aside, as they came, with the reason of each."""
-        columns = (*self.schema.feature_names, self.schema.target)
-        rows = np.flatnonzero(~screened.accepted)
-        kept = frame.iloc[rows].copy()
-        kept.insert(0, "set_aside_row", rows + 1)
-        kept.insert(1, "set_aside_reason", [FAULTS[k] for k in screened.fault[rows]])
-        faulty = screened.faulty_column[rows]
-        kept.insert(2, "set_aside_column", [columns[j] if j >= 0 else "" for j in faulty])
-        folder = self.settings.home / "quarantine"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"{claim.batch_id}-rows.csv"
-        partial = path.with_name(f".{path.name}.part")
-        kept.to_csv(partial, index=False)
-        partial.replace(path)
+def _counters(record: Mapping[str, Any]) -> dict[tuple[str, Labels], float]:
+    """What a processed batch adds to the counters."""
+    batch = record["batch"]
+    counters: dict[tuple[str, Labels], float] = {
+        ("batches", (("outcome", "success"),)): 1,
+        ("rows", ()): batch["accepted"],
+    }
+    for reason, number in batch["set_aside"].items():
+        if number:
+            counters["rows_rejected", (("reason", reason),)] = number
+    if record["retraining"] is not None:
+        counters["retrains", _retrain_labels(record["retraining"])] = 1
+    return counters
 
 
 def _retrain_labels(part: Mapping[str, Any]) -> Labels:

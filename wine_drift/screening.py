@@ -138,6 +138,23 @@ def screen(frame: pd.DataFrame, schema: Schema) -> Screened:
     )
 
 
+def set_aside_rows(frame: pd.DataFrame, screened: Screened, schema: Schema) -> pd.DataFrame:
+    """The rows that were set aside, as they came, each with its number, reason and column.
+
+    Three columns come first: `set_aside_row` (from 1, without the header line), `set_aside_reason`
+    (one of FAULTS) and `set_aside_column` (empty for a repeat).
+    """
+    columns = (*schema.feature_names, schema.target)
+    rows = np.flatnonzero(~screened.accepted)
+    reasons = [FAULTS[k] for k in screened.fault[rows]]
+    blamed = [columns[j] if j >= 0 else "" for j in screened.faulty_column[rows]]
+    kept = frame.iloc[rows].copy()
+    kept.insert(0, "set_aside_row", rows + 1, allow_duplicates=True)
+    kept.insert(1, "set_aside_reason", reasons, allow_duplicates=True)
+    kept.insert(2, "set_aside_column", blamed, allow_duplicates=True)
+    return kept
+
+
 def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
     """Values as floats (NaN where there is none), and where a cell holds something else."""
     plain = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)

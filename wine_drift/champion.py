@@ -1,0 +1,160 @@
+"""The serving model of a home: loaded, trained for the first time, or challenged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wine_drift.errors import SettingsError, StateUnreadable
+from wine_drift.ledger import Cursor, Ledger
+from wine_drift.model import Version, read_version, write_version
+from wine_drift.profile import Profile
+from wine_drift.record import retraining_part
+from wine_drift.retraining import Recipe, challenge, first_version
+from wine_drift.rows import LabelledRows, concatenate
+from wine_drift.schema import Schema
+from wine_drift.settings import Settings
+from wine_drift.supply import Supply
+
+
+class Champion:
+    """What the ledger names champion, or what this run has just trained."""
+
+    def __init__(
+        self, settings: Settings, schema: Schema, ledger: Ledger, now: Callable[[], float]
+    ) -> None:
+        self._settings, self._schema, self._ledger, self._now = settings, schema, ledger, now
+        self._trained: tuple[Version, Cursor] | None = None  # in a dry run it is nowhere else
+
+    @property
+    def manifest(self) -> Mapping[str, Any] | None:
+        """Its manifest; None before the first training."""
+        return self._trained[0].manifest if self._trained else self._ledger.champion()
+
+    @cached_property
+    def version(self) -> Version:
+        """The version itself, its files checked against the ledger.
+
+        Raises
+        ------
+        StateUnreadable
+            A file is missing or damaged.
+        SettingsError
+            It was trained for the columns of another schema.
+        """
+        if self._trained is not None:
+            return self._trained[0]
+        manifest = self._ledger.champion()
+        if manifest is None:
+            raise StateUnreadable("the ledger names no champion", remedy="run `wine-drift train`")
+        if tuple(manifest["features"]) != self._schema.feature_names:
+            raise SettingsError(
+                f"the champion of {self._settings.home} was trained for other columns: "
+                f"{', '.join(manifest['features'])}",
+                remedy="use the schema of that home, or another --home",
+            )
+        return read_version(self._folder, manifest, threads=self._settings.threads)
+
+    @property
+    def detector(self) -> tuple[Profile, Profile]:
+        """Pool and window that the next batch is judged with."""
+        fresh = self.version.reference.profile
+        return self._ledger.detector(self.version.version) or (fresh, fresh.scaled(0))
+
+    def cursor(self, supply: Supply) -> Cursor:
+        """Where the stream of a table goes on."""
+        if self._trained is not None:
+            return self._trained[1]
+        return self._ledger.cursor(supply.stream) or supply.start()
+
+    def recent_labelled(self) -> tuple[int, int]:
+        """Labelled rows, and positive ones, since the last promotion."""
+        return self._ledger.labelled_counts(after=self._ledger.champion_since())
+
+    def train_first(self, supply: Supply, *, share: float) -> None:
+        """Train the first champion on the first part of a table.
+
+        Raises
+        ------
+        SettingsError
+            The table has too few rows of a kind.
+        """
+        rows, cursor = supply.training_part(share=share)
+        facts = self._facts("first", parent=None, dataset=supply.name)
+        try:
+            version = first_version(rows, self._schema, self._recipe, number=1, facts=facts)
+        except ValueError as error:
+            raise SettingsError(
+                f"{supply.name}: {error}", remedy="name a larger table with --data"
+            ) from error
+        if not self._settings.dry_run:
+            version = write_version(self._folder, version)
+            self._ledger.commit_champion(version.manifest, cursor)
+        self._trained = (version, cursor)
+
+    def try_challenger(
+        self, fresh: LabelledRows | None, reason: str
+    ) -> tuple[Version | None, dict[str, Any]]:
+        """Try a challenger; the champion goes on serving whatever happens.
+
+        Parameters
+        ----------
+        fresh : LabelledRows or None
+            Of the batch in hand, which the ledger does not know yet.
+        reason : str
+            What asked for it, as counted and as told.
+
+        Returns
+        -------
+        promoted : Version or None
+            Written, but champion only once the ledger says so.
+        part : dict
+            The `retraining` part of the record.
+        """
+        n_features = len(self._schema.features)
+        after = self._ledger.champion_since()
+        history = self._ledger.labelled_rows(n_features, after=after)
+        facts = self._facts(
+            reason, parent=self.version.version, dataset=self.version.manifest["dataset"]
+        )
+        gate, promoted, failure = None, None, ""
+        try:
+            attempt = challenge(
+                self.version,
+                history if fresh is None else concatenate([history, fresh], n_features),
+                self._schema,
+                self._recipe,
+                min_rows=self._settings.min_labelled,
+                alpha=self._settings.gate_alpha,
+                number=len(self._ledger.versions()) + 1,
+                facts=facts,
+            )
+            if attempt.challenger is not None:
+                promoted = write_version(self._folder, attempt.challenger)
+            gate = attempt.gate
+        except Exception as error:  # whatever training trips over, the batch must not be lost
+            failure = f"{type(error).__name__}: {error}"
+        challenger = promoted.version if promoted else None
+        part = retraining_part(gate, challenger=challenger, failure=failure, reason=reason)
+        return promoted, part
+
+    @property
+    def _folder(self) -> Path:
+        return self._settings.home / "models"
+
+    @property
+    def _recipe(self) -> Recipe:
+        settings = self._settings
+        return Recipe(
+            rounds=settings.rounds,
+            half_life=settings.half_life,
+            seed=settings.seed,
+            threads=settings.threads,
+            window_rows=settings.window_rows,
+        )
+
+    def _facts(self, reason: str, *, parent: str | None, dataset: str) -> dict[str, Any]:
+        """What a manifest tells besides the model itself."""
+        return {"reason": reason, "parent": parent, "trained_at": self._now(), "dataset": dataset}
