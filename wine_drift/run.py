@@ -41,7 +41,7 @@ from wine_drift.rows import LabelledRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened, screen, set_aside_rows
 from wine_drift.settings import Settings
-from wine_drift.supply import Simulated, Supply, advance, find_supply, labelled_rows
+from wine_drift.supply import SIMULATED, Simulated, Supply, advance, find_supply, labelled_rows
 from wine_drift.tables import SUFFIXES, read_table
 
 Say = Callable[[str], None]
@@ -417,14 +417,24 @@ class _Run:
 
     @cached_property
     def supply(self) -> Supply | None:
-        """The table behind this home; the simulated one where there is no other to be had."""
-        found = find_supply(self.settings, self.schema)
+        """The table behind this home; the simulated one where there is no other to be had.
+
+        A home stays with what its champion was trained on: simulated figures among real ones, or
+        the other way round, would be lies.
+        """
         settings = self.settings
+        found = find_supply(settings, self.schema)
+        trained_on = (self.champion.manifest or {}).get("dataset")
         default = settings.source == "auto" and settings.inbox is None and settings.schema is None
-        if found is None and default:
+        if found is None and default and trained_on in (None, SIMULATED):
             found = Simulated(self.schema, settings)
         if isinstance(found, Simulated):
             self.say("SIMULATED DATA: these are not measurements of real wines")
+        elif found is not None and trained_on == SIMULATED:
+            raise SettingsError(
+                f"the champion of {settings.home} was trained on simulated wines",
+                remedy=f"start another --home for {found.name}",
+            )
         return found
 
     def needed_supply(self, problem: str) -> Supply:
