@@ -89,11 +89,12 @@ def claim_oldest(
 def waiting(inbox: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files of the inbox that are complete, oldest first."""
     try:
-        found = [
-            (entry.stat().st_mtime_ns, entry.name)
-            for entry in os.scandir(inbox)
-            if entry.is_file() and not entry.name.startswith(".") and entry.name.endswith(suffixes)
-        ]
+        found = []
+        for entry in os.scandir(inbox):
+            complete = not entry.name.startswith(".") and entry.name.lower().endswith(suffixes)
+            with contextlib.suppress(FileNotFoundError):  # its sender took it back
+                if complete and entry.is_file():
+                    found.append((entry.stat().st_mtime_ns, entry.name))
     except OSError as error:
         raise SettingsError(
             f"inbox {inbox}: {error.strerror}", remedy="make the folder, or correct `inbox`"

@@ -6,6 +6,7 @@ import hashlib
 import tomllib
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from wine_drift.errors import SettingsError
 from wine_drift.schema import Schema, parse_schema
@@ -31,15 +32,17 @@ def load_schema(path: Path | None) -> Schema:
     if path is None:
         return parse_schema(tomllib.loads(packaged_text("red_wine.toml")))
     try:
-        return parse_schema(tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"schema {path}: {error.strerror}", remedy="correct --schema"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SettingsError(
             f"schema {path}: not a TOML file: {error}", remedy="correct the file"
         ) from error
+    try:
+        return parse_schema(table)
     except ValueError as error:
         lines = "\n".join(f"schema {path}: {line}" for line in str(error).splitlines())
         raise SettingsError(lines, remedy="correct the file") from error
@@ -86,6 +89,8 @@ def fetch(home: Path, *, url: str = URL, progress: bool = False) -> Path:
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise SettingsError(f"{url}: not an address", remedy="give one that starts with https://")
     try:
         path = pooch.retrieve(
             url,
@@ -94,15 +99,18 @@ def fetch(home: Path, *, url: str = URL, progress: bool = False) -> Path:
             path=home / "data",
             downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
         )
+    except (requests.RequestException, OSError) as error:
+        response = getattr(error, "response", None)
+        if response is not None:
+            response.close()
+        raise SettingsError(
+            f"{url}: {_reason(error)}",
+            remedy="try again, or name a copy of the table with --data or WINE_DRIFT_DATA",
+        ) from error
     except ValueError as error:
         raise SettingsError(
             f"{url}: what it sent is not the table: its SHA-256 is not {SHA256[:12]}…",
             remedy="nothing was kept; try again, or name a copy with --data",
-        ) from error
-    except (requests.RequestException, OSError) as error:
-        raise SettingsError(
-            f"{url}: {_reason(error)}",
-            remedy="try again, or name a copy of the table with --data or WINE_DRIFT_DATA",
         ) from error
     return Path(path)
 

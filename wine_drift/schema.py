@@ -6,6 +6,7 @@ another table of numeric features with a binary question about one column.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import re
@@ -119,8 +120,9 @@ def parse_schema(table: Mapping[str, Any]) -> Schema:
         if value is None:
             return default
         if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-            return float(value)
-        mistakes.append(f"{place}: {value!r} is not a number")
+            with contextlib.suppress(OverflowError):
+                return float(value)
+        mistakes.append(f"{place}: {str(value)[:40]} is not a number")
         return default
 
     def section(value: Any, place: str, known: set[str]) -> Mapping[str, Any]:

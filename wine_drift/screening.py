@@ -159,10 +159,22 @@ def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
     """Values as floats (NaN where there is none), and where a cell holds something else."""
     plain = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
     if plain or column.dtype == object or pd.api.types.is_string_dtype(column):
-        numbers = pd.to_numeric(column, errors="coerce")
+        try:
+            numbers = pd.to_numeric(column, errors="coerce")
+        except OverflowError:  # a whole number of hundreds of digits
+            numbers = column.map(_number).astype(float)
         values = numbers.to_numpy(dtype=float, na_value=np.nan).copy()
         return values, column.notna().to_numpy() & numbers.isna().to_numpy()
     return np.full(len(column), np.nan), column.notna().to_numpy()  # dates, lists, categories
+
+
+def _number(cell: object) -> float:
+    try:
+        return float(cell)  # type: ignore[arg-type]  # whatever it is, it is one or it is not
+    except OverflowError:
+        return np.inf
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -235,12 +235,13 @@ def _layers(
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             mistakes.append(f"{path}: {error.strerror or error}")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # not TOML, not text, or a number beyond all bounds
             mistakes.append(f"{path}: not a TOML file: {error}")
         else:
             for key, raw in content.items():
                 if key in known:
-                    yield key, f"{path}: {key}", raw
+                    if raw != "":  # as with variables, empty is not given
+                        yield key, f"{path}: {key}", raw
                 else:
                     mistakes.append(f"{path}: {key}: unknown{_suggest(key, list(known))}")
     variables = {ENV_PREFIX + name.upper(): name for name in known}
@@ -248,9 +249,9 @@ def _layers(
         if variable in variables and environ[variable] != "":
             yield variables[variable], variable, environ[variable]
         elif variable.startswith(ENV_PREFIX) and variable not in (*variables, *_NOT_SETTINGS):
-            hint = _suggest(variable, list(variables))
+            hint = _suggest(variable.removeprefix(ENV_PREFIX), [*map(str.upper, known), "SETTINGS"])
             if hint:
-                mistakes.append(f"{variable}: unknown{hint}")
+                mistakes.append(f"{variable}: unknown{hint.replace('mean ', f'mean {ENV_PREFIX}')}")
     for name, raw in options.items():
         if raw is not None:
             yield name, "--" + name.replace("_", "-"), raw
@@ -279,9 +280,9 @@ def _parse(name: str, raw: Any) -> Any:
         noun = ("a whole number" if wanted is int else "a number") + bounds
         try:
             value = wanted(raw) if not isinstance(raw, bool | float) else wanted(float(raw))
+            whole = wanted is float or float(value) == float(raw)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"{raw!r} is not {noun}") from None
-        whole = wanted is float or float(value) == float(raw)
+            raise ValueError(f"{str(raw)[:40]!r} is not {noun}") from None
         above = low is None or value >= low
         if isinstance(raw, bool) or not (whole and above and value <= (high or 1e18)):
             raise ValueError(f"{raw!r} is not {noun}")
@@ -290,7 +291,12 @@ def _parse(name: str, raw: Any) -> Any:
         raise ValueError(f"{raw!r} is not {'a path' if wanted is Path else 'a text'}")
     if metadata["choices"] and raw not in metadata["choices"]:
         raise ValueError(f"{raw!r} is none of {', '.join(metadata['choices'])}")
-    return Path(raw).expanduser() if wanted is Path else raw
+    if wanted is not Path:
+        return raw
+    try:
+        return Path(raw).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(f"{str(raw)!r}: {error}") from None
 
 
 def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
@@ -306,6 +312,7 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            valid = valid and not (set(url) & set(" \t?#")) and not parts.netloc.endswith(":")
         except ValueError:  # a port that is no number, brackets that do not match
             valid = False
         if not valid:

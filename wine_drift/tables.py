@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import lzma
+import warnings
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
 from wine_drift.errors import TableError
@@ -17,6 +20,7 @@ if TYPE_CHECKING:  # pandas is loaded by the first table, not by --help
     import pandas as pd
 
 SUFFIXES = (".csv", ".gz", ".zip", ".parquet")
+_LONGEST_HEADER = 1 << 20  # characters
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -39,16 +43,7 @@ def read_table(path: Path) -> pd.DataFrame:
         Naming the file, the line where there is one, and what to do.
     """
     try:
-        if path.suffix == ".parquet":
-            return _read_parquet(path)
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive, archive.open(_csv_member(path, archive)) as raw:
-                return _read_csv(path, raw)
-        if path.suffix == ".gz":
-            with gzip.open(path) as raw:
-                return _read_csv(path, raw)
-        with path.open("rb") as raw:
-            return _read_csv(path, raw)
+        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     except UnicodeDecodeError as error:
         problem = f"byte {error.object[error.start]:#04x} is not UTF-8 text"
         raise TableError(f"{path}: {problem}", remedy="save the file as UTF-8 CSV") from error
@@ -64,56 +59,102 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _read_csv(path: Path, raw: IO[bytes] | gzip.GzipFile) -> pd.DataFrame:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    """The text of a CSV file, whatever it is packed in."""
+    with contextlib.ExitStack() as stack:
+        suffix = path.suffix.lower()
+        raw: IO[bytes] | gzip.GzipFile
+        if suffix == ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            raw = stack.enter_context(archive.open(_csv_member(path, archive)))
+        elif suffix == ".gz":
+            raw = stack.enter_context(gzip.open(path))
+        else:
+            raw = stack.enter_context(path.open("rb"))
+        text = io.TextIOWrapper(cast("IO[bytes]", raw), encoding="utf-8-sig", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    text = io.TextIOWrapper(cast("IO[bytes]", raw), encoding="utf-8-sig", newline="")
-    try:
-        header = text.readline(1 << 20)
+    with _opened(path) as text:
+        header = text.readline(_LONGEST_HEADER)
         if "\0" in header:
             raise TableError(f"{path}: not a text file", remedy="give a CSV or Parquet file")
         separator = ";" if header.count(";") > header.count(",") else ","
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        try:
+            names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        except csv.Error as error:
+            raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
         if not any(names):
             raise TableError(f"{path}: line 1 names no columns", remedy="start with a header line")
         _refuse_repeats(path, names)
         try:
-            frame = pd.read_csv(
-                text, sep=separator, names=names, header=None, index_col=False, low_memory=False
-            )
-        except pd.errors.EmptyDataError:
-            frame = pd.DataFrame({name: [] for name in names}, dtype=float)
-        except pd.errors.ParserError as error:
-            # pandas counts from the first line that it saw itself, which is our second
+            with warnings.catch_warnings():
+                # pandas cuts lines that are all too long, and only warns
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(
+                    text, sep=separator, names=names, header=None, index_col=False, low_memory=False
+                )
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            _refuse_ragged(path, len(names), separator)
             raise TableError(
-                f"{path}: not a regular table: {error} (not counting the header line)",
+                f"{path}: not a regular table: {' '.join(str(error).split())}",
                 remedy="give every line as many cells as the header",
             ) from error
-        return frame
-    except csv.Error as error:
-        raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
-    finally:
-        text.detach()
+    if frame[names[-1]].isna().any():  # empty, or not there: pandas does not tell them apart
+        _refuse_ragged(path, len(names), separator)
+    return frame
+
+
+def _refuse_ragged(path: Path, width: int, separator: str) -> None:
+    """Find the first line that has more or fewer cells than the header."""
+    with _opened(path) as text:
+        reader = csv.reader(text, delimiter=separator)
+        try:
+            for row in reader:
+                if row and len(row) != width:
+                    raise TableError(
+                        f"{path}: line {reader.line_num} has {len(row)} cells, the header {width}",
+                        remedy="give every line as many cells as the header; is the file complete?",
+                    )
+        except csv.Error as error:
+            raise TableError(
+                f"{path}: line {reader.line_num}: {error}", remedy="give a CSV file"
+            ) from error
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
+    import pyarrow
+    from pyarrow import parquet
 
     try:
-        frame = pd.read_parquet(path)
-    except (ValueError, KeyError, NotImplementedError) as error:  # pyarrow's errors are ValueErrors
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TableError(
-            f"{path}: not a Parquet file: {detail}", remedy="write it again"
-        ) from error
+        with path.open("rb") as file:  # a folder of parts is not one batch
+            table = parquet.ParquetFile(file).read()
+        # pandas' own metadata would make an index of a column, or fail
+        frame = table.to_pandas(ignore_metadata=True)
+    except (pyarrow.ArrowException, ValueError, TypeError, KeyError) as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise TableError(f"{path}: not a Parquet file: {detail}", remedy="write it anew") from error
     names = [str(name).strip() for name in frame.columns]
     _refuse_repeats(path, names)
     frame.columns = pd.Index(names)
-    return frame.reset_index(drop=True)
+    return cast("pd.DataFrame", frame)
 
 
 def _csv_member(path: Path, archive: zipfile.ZipFile) -> str:
-    members = [name for name in archive.namelist() if name.lower().endswith(".csv")]
+    """The one CSV in a zip file; what macOS adds beside it does not count."""
+    members = [
+        name
+        for name in archive.namelist()
+        if name.lower().endswith(".csv") and not PurePosixPath(name).name.startswith(".")
+    ]
     if len(members) != 1:
         found = ", ".join(members[:5]) or "none"
         raise TableError(
