@@ -122,7 +122,7 @@ def parse_schema(table: Mapping[str, Any]) -> Schema:
         if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
             with contextlib.suppress(OverflowError):
                 return float(value)
-        mistakes.append(f"{place}: {str(value)[:40]} is not a number")
+        mistakes.append(f"{place}: {repr(value)[:40]} is not a number")
         return default
 
     def section(value: Any, place: str, known: set[str]) -> Mapping[str, Any]:

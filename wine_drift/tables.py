@@ -139,7 +139,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             table = parquet.ParquetFile(file).read()
         # pandas' own metadata would make an index of a column, or fail
         frame = table.to_pandas(ignore_metadata=True)
-    except (pyarrow.ArrowException, ValueError, TypeError, KeyError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's own; without a number it is pyarrow's "damaged"
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise TableError(f"{path}: not a Parquet file: {detail}", remedy="write it anew") from error
     names = [str(name).strip() for name in frame.columns]

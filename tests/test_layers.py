@@ -1,0 +1,264 @@
+"""Who imports whom, read from the code and from running commands."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import wine_drift
+from wine_drift.cli import main
+
+PACKAGE = Path(wine_drift.__file__).parent
+
+CORE = {
+    *("schema", "simulate", "screening", "profile", "rows", "drift", "quality", "policy"),
+    *("measurement", "exposition", "record", "report"),
+}
+EDGES = {"settings", "dataset", "tables", "batches", "model", "ledger", "publishing", "scheduling"}
+CONDUCTORS = [
+    "outbox",
+    "retraining",
+    "supply",
+    "champion",
+    "run",
+]  # each may import those before it
+FRONT = {"cli", "__main__"}
+BOTTOM = {"errors", "__init__"}
+
+CORE_MAY_IMPORT = {
+    # no files, clock, network, logging or randomness of their own
+    *("__future__", "collections", "contextlib", "dataclasses", "typing", "math", "operator", "re"),
+    *("io", "json", "zlib"),
+    *("numpy", "pandas", "scipy", "prometheus_client", "rich"),
+}
+# What else is allowed where, and why.
+EXCEPTIONS = {
+    "report": {"time"},  # to write a moment as text; see the test of the clock
+}
+HEAVY = ("numpy", "pandas", "scipy", "sklearn", "lightgbm", "pyarrow", "prometheus_client")
+
+
+def trees() -> dict[str, ast.Module]:
+    """Return the code of every module by its name inside the package."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+TREES = trees()
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Yield what a node imports: `wine_drift.x` for the package's own modules."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports are not used here"
+        if node.module == "wine_drift":
+            yield from (f"wine_drift.{alias.name}" for alias in node.names)
+        elif node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def all_imports(module: str) -> set[str]:
+    """Return everything that a module imports, wherever in it."""
+    return {name for node in ast.walk(TREES[module]) for name in imported(node)}
+
+
+def own_imports(module: str) -> set[str]:
+    """Return the package's modules that a module imports."""
+    found = {name.split(".")[1] for name in all_imports(module) if name.startswith("wine_drift.")}
+    return found & set(TREES)
+
+
+def foreign_imports(module: str) -> set[str]:
+    """Return the top-level names of what a module imports from elsewhere."""
+    return {name.split(".")[0] for name in all_imports(module)} - {"wine_drift"}
+
+
+def module_level(module: str) -> set[str]:
+    """Return what is imported as soon as the module is."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        yield from imported(node)
+        checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if not checking and not isinstance(node, ast.FunctionDef | ast.Lambda):
+            for child in ast.iter_child_nodes(node):
+                yield from walk(child)
+
+    return set(walk(TREES[module]))
+
+
+def importers(package: str) -> set[str]:
+    """Return the modules that import a package."""
+    return {module for module in TREES if package in foreign_imports(module)}
+
+
+def test_every_module_has_its_place() -> None:
+    """A new module must be put into a layer here."""
+    layers = [CORE, EDGES, set(CONDUCTORS), FRONT, BOTTOM]
+    assert set(TREES) == set().union(*layers)
+    assert sum(map(len, layers)) == len(TREES)
+
+
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [("lightgbm", "model"), ("sqlite3", "ledger"), ("apscheduler", "scheduling")],
+)
+def test_only_importer(package: str, module: str) -> None:
+    """One module knows LightGBM, one SQLite, and one APScheduler."""
+    assert importers(package) == {module}
+
+
+@pytest.mark.parametrize("module", sorted(CORE))
+def test_core(module: str) -> None:
+    """The core imports the core, errors, and libraries that compute."""
+    allowed = EXCEPTIONS.get(module, set())
+    assert own_imports(module) - CORE - {"errors"} - allowed == set()
+    assert foreign_imports(module) - CORE_MAY_IMPORT - allowed == set()
+
+
+@pytest.mark.parametrize("module", sorted(CORE))
+def test_core_is_pure(module: str) -> None:
+    """The core opens no file, prints nothing, reads no clock and makes no random numbers."""
+    names, attributes = set(), set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            attributes.add(ast.unparse(node))
+    assert names & {"open", "print", "input", "exec", "eval", "globals", "__import__"} == set()
+    assert {a for a in attributes if a.startswith("time.")} <= {"time.strftime", "time.gmtime"}
+    assert {a for a in attributes if a.startswith("np.random.")} <= {"np.random.Generator"}
+
+
+@pytest.mark.parametrize("module", sorted(EDGES))
+def test_edges(module: str) -> None:
+    """An edge imports the core and errors, and never another edge."""
+    assert own_imports(module) - CORE - {"errors"} == set()
+
+
+@pytest.mark.parametrize("module", CONDUCTORS)
+def test_conductors(module: str) -> None:
+    """A conductor imports what is below it, and conductors before it."""
+    before = set(CONDUCTORS[: CONDUCTORS.index(module)])
+    assert own_imports(module) - CORE - EDGES - {"errors"} - before == set()
+
+
+def test_only_the_command_line_imports_run() -> None:
+    """Nothing stands above the run but the commands."""
+    assert {module for module in TREES if "run" in own_imports(module)} == {"cli"}
+    assert {module for module in TREES if "cli" in own_imports(module)} == {"__main__"}
+    assert importers("click") == {"cli"}
+
+
+def test_errors_import_nothing_of_the_package() -> None:
+    """Errors are at the bottom."""
+    assert own_imports("errors") == own_imports("__init__") == set()
+
+
+def test_no_cycles() -> None:
+    """The modules can be put in an order in which each imports only earlier ones."""
+    left = {module: own_imports(module) - {module} for module in TREES}
+    while left:
+        ready = [module for module, needed in left.items() if not needed & set(left)]
+        assert ready, f"a cycle among {sorted(left)}"
+        for module in ready:
+            del left[module]
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_slow_packages_are_imported_where_they_are_needed(module: str) -> None:
+    """No module imports scipy.stats or scikit-learn merely by being imported."""
+    slow = [n for n in module_level(module) if n.split(".")[0] == "sklearn" or "scipy.stats" in n]
+    assert slow == []
+
+
+# --- what a command loads ---
+
+RUN = """
+import json, sys
+from wine_drift.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]), file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> tuple[int, set[str]]:
+    """Run a command in a new process; return its exit code and the packages that it loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr, done
+    code, loaded = json.loads(done.stderr.splitlines()[-1])
+    return code or 0, set(loaded)
+
+
+@pytest.fixture(scope="module")
+def used_home(red_wine_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A home that was used once."""
+    path = str(tmp_path_factory.mktemp("home"))
+    arguments = ["run-batch", "--home", path, "--data", str(red_wine_csv), "--rounds", "5"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name in sorted(main.commands)),
+        ["models", "list", "--help"],
+        ["init", "new.toml"],
+        ["run-batch", "--budget", "many"],
+    ],
+    ids=" ".join,
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """Help, the version, a settings file and a settings error come without numerical packages."""
+    code, loaded = loaded_by(*arguments)
+    assert code == (2 if "many" in arguments else 0)
+    assert loaded & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["status", "--json"],
+        ["metrics"],
+        ["push"],
+        ["health"],
+        ["models", "list"],
+        ["models", "show"],
+    ],
+    ids=" ".join,
+)
+def test_reading_the_ledger_loads_no_model(used_home: str, arguments: list[str]) -> None:
+    """Commands that read the ledger load neither LightGBM nor pandas nor scikit-learn."""
+    code, loaded = loaded_by(*arguments, "--home", used_home)
+    assert code == 0
+    assert loaded & {"lightgbm", "pandas", "sklearn", "pyarrow"} == set()
+
+
+def test_a_run_loads_what_the_others_do_not(used_home: str, red_wine_csv: Path) -> None:
+    """The way of looking is able to see: a run does load pandas and LightGBM."""
+    code, loaded = loaded_by(
+        "run-batch", "--home", used_home, "--data", str(red_wine_csv), "--dry-run"
+    )
+    assert code == 0
+    assert {"lightgbm", "pandas", "numpy"} <= loaded

@@ -1,0 +1,370 @@
+"""Table files of every kind, good and bad."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from wine_drift.cli import main
+from wine_drift.errors import TableError
+from wine_drift.tables import SUFFIXES, read_table
+
+FRAME = pd.DataFrame(
+    {"pH": [3.1, None, 2.0], "wine; red": ["a", "b,c", "d"], "quality, 0-10": [5, 6, 7]}
+)
+
+
+def as_csv(separator: str, **options: object) -> bytes:
+    """Write the frame as CSV text."""
+    text: str = FRAME.to_csv(sep=separator, index=False, **options)  # type: ignore[call-overload]
+    return text.encode()
+
+
+def as_zip(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Write a zip file with these members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return buffer.getvalue()
+
+
+def as_parquet(frame: pd.DataFrame = FRAME, **options: object) -> bytes:
+    """Write a frame as Parquet."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, **options)  # type: ignore[call-overload]
+    return buffer.getvalue()
+
+
+def encrypted(content: bytes) -> bytes:
+    """Mark the only member of a zip file as encrypted."""
+    changed = bytearray(content)
+    changed[content.index(b"PK\x03\x04") + 6] |= 1
+    changed[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(changed)
+
+
+def unknown_method(content: bytes) -> bytes:
+    """Mark the only member of a zip file as packed by a method that nobody knows."""
+    changed = bytearray(content)
+    changed[content.index(b"PK\x03\x04") + 8] = 77
+    changed[content.index(b"PK\x01\x02") + 10] = 77
+    return bytes(changed)
+
+
+def write(name: str, content: bytes) -> Path:
+    """Write a file into the current folder."""
+    path = Path(name)
+    path.write_bytes(content)
+    return path
+
+
+SEMICOLONS = as_csv(";")
+GOOD: dict[str, tuple[str, bytes]] = {
+    "semicolons": ("t.csv", SEMICOLONS),
+    "commas": ("t.csv", as_csv(",")),
+    "BOM": ("t.csv", b"\xef\xbb\xbf" + SEMICOLONS),
+    "BOM before a quote": ("t.csv", b"\xef\xbb\xbf" + as_csv(",", quoting=csv.QUOTE_ALL)),
+    "all quoted": ("t.csv", as_csv(";", quoting=csv.QUOTE_ALL)),
+    "CR LF": ("t.csv", as_csv(";", lineterminator="\r\n")),
+    "blank lines": ("t.csv", SEMICOLONS.replace(b"\n", b"\n\n")[:-1]),
+    "no last newline": ("t.csv", SEMICOLONS[:-1]),
+    "spaces around names": ("t.csv", b" pH " + SEMICOLONS[2:]),
+    "gz": ("t.csv.gz", gzip.compress(SEMICOLONS)),
+    "gz of two members": (
+        "t.gz",
+        gzip.compress(SEMICOLONS[:40]) + gzip.compress(SEMICOLONS[40:]),
+    ),
+    "gz with BOM and commas": ("t.gz", gzip.compress(b"\xef\xbb\xbf" + as_csv(","))),
+    "zip": ("t.zip", as_zip(("t.csv", SEMICOLONS))),
+    "zip, stored": ("t.zip", as_zip(("t.csv", SEMICOLONS), method=zipfile.ZIP_STORED)),
+    "zip, bzip2": ("t.zip", as_zip(("t.csv", SEMICOLONS), method=zipfile.ZIP_BZIP2)),
+    "zip, lzma": ("t.zip", as_zip(("t.csv", SEMICOLONS), method=zipfile.ZIP_LZMA)),
+    "zip with a folder and a note": (
+        "t.zip",
+        as_zip(("data/", b""), ("data/T.CSV", SEMICOLONS), ("readme.txt", b"a;b")),
+    ),
+    "zip made on a Mac": (
+        "t.zip",
+        as_zip(("t.csv", SEMICOLONS), ("__MACOSX/._t.csv", b"\0\5\x16\7")),
+    ),
+    "Parquet": ("t.parquet", as_parquet()),
+    "Parquet, gzip": ("t.parquet", as_parquet(compression="gzip")),
+    "Parquet with an index": ("t.parquet", as_parquet(FRAME.set_axis([5, 6, 7]))),
+    "Parquet, a column as index": ("t.parquet", as_parquet(FRAME.set_index("pH"))),
+    "Parquet, foreign": ("t.parquet", b""),  # filled below
+}
+_foreign = io.BytesIO()
+pq.write_table(pa.Table.from_pandas(FRAME).replace_schema_metadata(None), _foreign)
+GOOD["Parquet, foreign"] = ("t.parquet", _foreign.getvalue())
+
+ZIPPED = as_zip(("t.csv", SEMICOLONS))
+BAD: dict[str, tuple[str, bytes]] = {
+    "first line too long": ("t.csv", b"a,b\n1,2,3\n4,5\n"),
+    "every line too long": ("t.csv", b"a,b\n1,2,3\n4,5,6\n"),
+    "later line too long": ("t.csv", b"a,b\n1,2\n4,5,6\n"),
+    "line too short": ("t.csv", b"a,b\n1,2\n3\n4,5\n"),
+    "last line cut off": ("t.csv", b"a,b,c\n1,2,3\n4,5"),
+    "open quote": ("t.csv", b'a,b\n"1,2\n3,4\n'),
+    "open quote in the header": ("t.csv", b'"a,b\n1,2\n'),
+    "duplicate column": ("t.csv", b"a;b;a\n1;2;3\n"),
+    "duplicate column but for spaces": ("t.csv", b"a; a\n1;2\n"),
+    "empty": ("t.csv", b""),
+    "BOM only": ("t.csv", b"\xef\xbb\xbf"),
+    "blank": ("t.csv", b"\n\n\n"),
+    "binary": ("t.csv", bytes(range(256)) * 4),
+    "ELF": ("t.csv", b"\x7fELF\2\1\1\0\0\0\0\n\0"),
+    "Parquet as CSV": ("t.csv", as_parquet()),
+    "zip as CSV": ("t.csv", ZIPPED),
+    "Latin-1 cell": ("t.csv", "a,b\n1,é\n".encode("latin-1")),
+    "Latin-1 name": ("t.csv", "é,b\n1,2\n".encode("latin-1")),
+    "Latin-1 far down": ("t.csv", b"a,b\n" + 100_000 * b"1,2\n" + b"3,\xe9\n"),
+    "UTF-16": ("t.csv", "a,b\n1,2\n".encode("utf-16")),
+    "endless name": ("t.csv", 200_000 * b"a" + b",b\n1,2\n"),
+    "not gz": ("t.gz", SEMICOLONS),
+    "gz, empty": ("t.gz", b""),
+    "gz, truncated": ("t.gz", gzip.compress(1000 * SEMICOLONS)[:-30]),
+    "gz, wrong check sum": ("t.gz", gzip.compress(SEMICOLONS)[:-8] + bytes(8)),
+    "gz, rubbish behind": ("t.gz", gzip.compress(SEMICOLONS) + b"rubbish"),
+    "gz, damaged": ("t.gz", gzip.compress(SEMICOLONS)[:15] + b"\xff\xff\xff" + bytes(40)),
+    "gz of binary": ("t.gz", gzip.compress(b"\0\1\2\n")),
+    "not zip": ("t.zip", SEMICOLONS),
+    "zip, empty file": ("t.zip", b""),
+    "zip, truncated": ("t.zip", ZIPPED[:-30]),
+    "zip, damaged": ("t.zip", ZIPPED[:40] + b"\xff\xff\xff" + ZIPPED[43:]),
+    "zip, encrypted": ("t.zip", encrypted(ZIPPED)),
+    "zip, unknown method": ("t.zip", unknown_method(ZIPPED)),
+    "zip of nothing": ("t.zip", as_zip()),
+    "zip without CSV": ("t.zip", as_zip(("readme.txt", b"a;b"))),
+    "zip of two": ("t.zip", as_zip(("a.csv", SEMICOLONS), ("b.csv", SEMICOLONS))),
+    "zip of an empty CSV": ("t.zip", as_zip(("a.csv", b""))),
+    "not Parquet": ("t.parquet", SEMICOLONS),
+    "Parquet, empty": ("t.parquet", b""),
+    "Parquet, truncated": ("t.parquet", as_parquet()[:-10]),
+    "Parquet, damaged": ("t.parquet", as_parquet().replace(b"PAR1", b"PAR1\xff\xff\xff\xff", 1)),
+    "Parquet, duplicate column but for spaces": (
+        "t.parquet",
+        as_parquet(pd.DataFrame({"a": [1], " a": [2]})),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), GOOD.values(), ids=GOOD.keys())
+def test_the_same_table_in_every_form(name: str, content: bytes) -> None:
+    """Every form of the same table gives the same frame."""
+    frame = read_table(write(name, content))
+    pd.testing.assert_frame_equal(frame[list(FRAME.columns)], FRAME, check_dtype="Parquet" in name)
+    assert set(frame.columns) - set(FRAME.columns) <= {"__index_level_0__"}
+
+
+def test_the_real_table_in_every_form(red_wine_csv: Path) -> None:
+    """The published table gives 1599 rows of 12 numbers, whatever file it is in."""
+    published = read_table(red_wine_csv)
+    assert published.shape == (1599, 12)
+    assert published["quality"].value_counts()[8] == 18
+    assert published.dtypes.map(pd.api.types.is_numeric_dtype).all()
+    content = red_wine_csv.read_bytes()
+    published.to_parquet("t.parquet")
+    for path in (
+        write("t.gz", gzip.compress(content)),
+        write("t.zip", as_zip((red_wine_csv.name, content))),
+        write("t.csv", content.replace(b";", b",").replace(b'"', b"")),
+        Path("t.parquet"),
+    ):
+        pd.testing.assert_frame_equal(read_table(path), published)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        (b'"a;x";"b"', ["a;x", "b"]),
+        (b'"a;x;y";b;c', ["a;x;y", "b", "c"]),
+        (b'"say ""hi""",b', ['say "hi"', "b"]),
+        ("pH,größe".encode(), ["pH", "größe"]),
+        (b"only", ["only"]),
+        (b"1,2", ["1", "2"]),
+    ],
+    ids=str,
+)
+def test_names(header: bytes, names: list[str]) -> None:
+    """Names are taken as written, without their quotes."""
+    separator = b";" if b";" in header else b","
+    path = write("t.csv", header + b"\n" + separator.join(len(names) * [b"1"]) + b"\n")
+    assert list(read_table(path).columns) == names
+
+
+def test_text_stays_text() -> None:
+    """A cell that is no number is left as it is; an empty one is missing."""
+    frame = read_table(write("t.csv", b"a;b\n1,5;x\n;2020-01-01\n007;3\n"))
+    assert frame["a"].isna().tolist() == [False, True, False]
+    assert frame["a"][0] == "1,5"
+    assert frame["b"].tolist() == ["x", "2020-01-01", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("t.csv", b"a;b\n", id="CSV"),
+        pytest.param("t.csv", b"a;b", id="CSV without newline"),
+        pytest.param("t.gz", gzip.compress(b"a;b\n"), id="gz"),
+        pytest.param("t.zip", as_zip(("t.csv", b"a;b\n")), id="zip"),
+        pytest.param("t.parquet", as_parquet(pd.DataFrame({"a": [], "b": []})), id="Parquet"),
+    ],
+)
+def test_header_only(name: str, content: bytes) -> None:
+    """A table without rows is a table with names and no rows."""
+    frame = read_table(write(name, content))
+    assert (list(frame.columns), len(frame)) == (["a", "b"], 0)
+
+
+@pytest.mark.parametrize(("name", "content"), BAD.values(), ids=BAD.keys())
+def test_bad_file(name: str, content: bytes) -> None:
+    """A file that holds no table is an error that names the file and says what to do."""
+    with pytest.raises(TableError) as caught:
+        read_table(write(name, content))
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_missing_file(suffix: str) -> None:
+    """A file that is not there is named, once, with the reason."""
+    path = Path(f"none{suffix}")
+    with pytest.raises(TableError, match="No such file") as caught:
+        read_table(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", [False, True], ids=["empty", "with a table"])
+def test_folder_instead_of_a_file(suffix: str, content: bool) -> None:
+    """A folder is no table, whatever its name and content."""
+    path = Path(f"folder{suffix}")
+    path.mkdir()
+    if content:
+        (path / "part.parquet").write_bytes(as_parquet())
+    with pytest.raises(TableError) as caught:
+        read_table(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file() -> None:
+    """A file without the right to read is named with the reason."""
+    path = write("t.csv", SEMICOLONS)
+    path.chmod(0)
+    with pytest.raises(TableError, match="Permission denied"):
+        read_table(path)
+
+
+def test_line_of_a_ragged_table_is_told() -> None:
+    """The line is counted as an editor counts it."""
+    path = write("t.csv", b"a,b\n1,2\n3,4\n5,6,7\n")
+    with pytest.raises(TableError, match="line 4"):
+        read_table(path)
+
+
+def test_damaged_pandas_metadata() -> None:
+    """What pandas notes in a Parquet file is not trusted."""
+    content = as_parquet(pd.DataFrame({"a": [1.0], "b": ["x"]}))
+    damaged = content.replace(b"unicode", b"unncode").replace(b'"str"', b'"srr"')
+    try:
+        frame = read_table(write("t.parquet", damaged))
+    except TableError:
+        return
+    assert list(frame.columns) == ["a", "b"]
+
+
+def test_folder_names_are_no_columns() -> None:
+    """A folder whose name looks like a partition adds nothing to the table."""
+    folder = Path("quality=7")
+    folder.mkdir()
+    pd.DataFrame({"a": [1.0]}).to_parquet(folder / "t.parquet")
+    assert list(read_table(folder / "t.parquet").columns) == ["a"]
+
+
+def gives_frame_or_table_error(name: str, content: bytes) -> None:
+    """Read a file; anything but a frame or a TableError fails the test."""
+    try:
+        frame = read_table(write(name, content))
+    except TableError as error:
+        assert str(error).startswith(f"{name}: ")
+        assert error.remedy
+    else:
+        assert isinstance(frame, pd.DataFrame)
+        assert frame.columns.is_unique
+
+
+SAME_FOLDER = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@SAME_FOLDER
+@given(content=st.binary(max_size=200))
+def test_any_bytes(suffix: str, content: bytes) -> None:
+    """Any bytes under any suffix give a frame or a TableError."""
+    gives_frame_or_table_error(f"t{suffix}", content)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda c: as_zip(("t.csv", c))])
+@SAME_FOLDER
+@given(text=st.text(alphabet='ab1.,;"\n\r\0 é-eNn', max_size=60))
+@example(text="a,b\n1,2,3\n")
+def test_any_text(pack: Callable[[bytes], bytes], text: str) -> None:
+    """Any text, packed or not, gives a frame or a TableError."""
+    suffix = {b"\x1f\x8b": ".gz", b"PK": ".zip"}.get(pack(b"a")[:2], ".csv")
+    gives_frame_or_table_error(f"t{suffix}", pack(text.encode()))
+
+
+DAMAGEABLE = {
+    ".gz": gzip.compress(SEMICOLONS),
+    ".zip": ZIPPED,
+    ".parquet": as_parquet(),
+    ".csv": SEMICOLONS,
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@SAME_FOLDER
+@given(data=st.data())
+def test_any_damage(suffix: str, data: st.DataObject) -> None:
+    """A good file with bytes changed, cut or put in gives a frame or a TableError."""
+    content = bytearray(DAMAGEABLE[suffix])
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(content)))
+        stop = data.draw(st.integers(start, min(len(content), start + 4)))
+        content[start:stop] = data.draw(st.binary(max_size=4))
+    gives_frame_or_table_error(f"t{suffix}", bytes(content))
+
+
+@pytest.mark.parametrize(
+    "name", ["binary", "gz, truncated", "zip of two", "not Parquet", "first line too long"]
+)
+def test_bad_batch_goes_to_quarantine(name: str) -> None:
+    """A batch file that holds no table is kept in quarantine, and the run exits with 3."""
+    file, content = BAD[name]
+    write(file, content)
+    result = CliRunner().invoke(main, ["run-batch", file, "--home", "home"])
+    assert result.exit_code == 3, result.output
+    assert f"error: {file}: " in result.output
+    (kept,) = Path("home/quarantine").iterdir()
+    assert kept.read_bytes() == content
