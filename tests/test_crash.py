@@ -1,0 +1,347 @@
+"""Runs that are killed at each of their steps: the next run ends where an undisturbed one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Cli = Callable[..., Result]
+Kept = Callable[[Path], dict[str, Any]]
+
+Kill = Callable[..., None]
+
+# For each line of input, a fork runs the command line and dies of SIGKILL before or after the step
+# that is named. Everything heavy is loaded once, by the parent, which computes nothing itself.
+PARENT = """
+import importlib, json, os, signal, sys
+import lightgbm, pandas, sklearn.model_selection
+from wine_drift.cli import main
+from wine_drift.run import run_batch
+
+for line in sys.stdin:
+    place, step, moment, arguments = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(2, 1)
+        os.chdir(place)
+        module, _, path = step.partition(":")
+        owner = importlib.import_module(module)
+        *parents, name = path.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        real = getattr(owner, name)
+
+        def die(*positional, **named):
+            if moment == "after":
+                real(*positional, **named)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(owner, name, die)
+        main(arguments)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+# Dies in the middle of a transaction of which pages are in the file already.
+SPILLED = """
+import os, pathlib, signal, sys
+from wine_drift.ledger import Commit, Ledger
+
+Ledger._finish = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+with Ledger.open(pathlib.Path(sys.argv[1])) as ledger:
+    ledger._connection.execute("PRAGMA cache_size = 2")
+    commit = Commit("id", "quarantined", {"error": "long " * 200_000}, {"success": False})
+    ledger.commit_batch(commit, window_rows=100)
+"""
+
+SET_ASIDE = "wine_drift.run:_Run.write_set_aside"
+COMMIT = "wine_drift.ledger:Ledger.commit_batch"
+IN_COMMIT = "wine_drift.ledger:Ledger._finish"  # the last statement but COMMIT
+PREPARE = "wine_drift.ledger:Ledger._prepare"  # before it, the file is there and empty
+PUT_AWAY = "wine_drift.batches:put_away"
+PUBLISH = "wine_drift.run:publish"
+TEXTFILE = "wine_drift.outbox:write_textfile"
+WRITE_VERSION = "wine_drift.run:write_version"
+RENAME_VERSION = "wine_drift.model:_sync_folder"  # between the rename and the end
+FIRST_CHAMPION = "wine_drift.ledger:Ledger.commit_champion"
+
+
+@pytest.fixture(scope="module")
+def kill() -> Iterator[Kill]:
+    """Run the command line in a process that dies: `kill(step, "before", "run-batch", ...)`."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PARENT], text=True, **pipes) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        orders, answers = parent.stdin, parent.stdout
+
+        def order(step: str, moment: str, *arguments: object) -> None:
+            line = json.dumps([str(Path.cwd()), step, moment, list(map(str, arguments))])
+            print(line, file=orders, flush=True)
+            assert int(answers.readline()) == -signal.SIGKILL
+
+        yield order
+        orders.close()
+
+
+def folder(at: Path, name: str, home: Path | None, files: dict[str, bytes]) -> Path:
+    """Make a folder of one experiment: home, inbox with files of known age, outside file."""
+    base = at / name
+    (base / "inbox").mkdir(parents=True)
+    if home is not None:
+        shutil.copytree(home, base / "home")
+    for age, (file, data) in enumerate(files.items()):
+        (base / "inbox" / file).write_bytes(data)
+        os.utime(base / "inbox" / file, (1e9 + age, 1e9 + age))
+    return base
+
+
+def compare(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    home: Path | None,
+    files: dict[str, bytes],
+    options: tuple[object, ...],
+    step: str,
+    moment: str,
+    code: int = 0,
+    at_end: int = 0,
+) -> None:
+    """One home is left in peace, one is killed and run again; both must end the same."""
+    ends = []
+    for name in ("peace", "killed"):
+        base = folder(tmp_path, name, home, files)
+        monkeypatch.chdir(base)
+        arguments = ("run-batch", "--home", "home", *options)
+        if name == "killed":
+            before = len(kept(Path("home"))["records"]) if home is not None else 0
+            kill(step, moment, *arguments)
+            committed = len(kept(Path("home"))["records"]) > before
+            if not committed:
+                cli(*arguments, code=code)
+        else:
+            cli(*arguments, code=code)
+        cli(*arguments, code=at_end)  # nothing is left for this one
+        inbox = sorted(path.name for path in Path("inbox").iterdir())
+        ends.append(kept(Path("home")) | {"inbox": inbox})
+    peace, killed = ends
+    assert killed.keys() == peace.keys()
+    for part in peace:
+        assert killed[part] == peace[part], part
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (WRITE_VERSION, "before"),
+        (RENAME_VERSION, "before"),
+        (WRITE_VERSION, "after"),
+        (SET_ASIDE, "after"),
+        (COMMIT, "before"),
+        (IN_COMMIT, "after"),
+        (COMMIT, "after"),
+        (PUT_AWAY, "after"),
+        (TEXTFILE, "before"),
+        (PUBLISH, "after"),
+    ],
+)
+def test_inbox_file_that_promotes(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    home: Path,
+    red_wine_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed anywhere in a run that retrains and promotes, an inbox file counts once."""
+    out = tmp_path / "drifted"
+    cli("simulate", "--data", red_wine_csv, "--scenario", "label_flip", "--out", out)
+    (file,) = out.iterdir()
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=home,
+        files={file.name: file.read_bytes()},
+        options=("--inbox", "inbox"),
+        step=step,
+        moment=moment,
+    )
+    versions = kept(Path("home"))["versions"]
+    assert [manifest["number"] for manifest in versions] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [(COMMIT, "before"), (COMMIT, "after"), (PUT_AWAY, "after"), (PUBLISH, "before")],
+)
+def test_bad_inbox_file(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed anywhere in a run that refuses a file, the file is in quarantine and counts once."""
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=home,
+        files={"bad.csv": b"a;b\n1;2\n"},
+        options=("--inbox", "inbox"),
+        step=step,
+        moment=moment,
+        code=3,
+    )
+
+
+@pytest.mark.parametrize(("step", "moment"), [(COMMIT, "after"), (PUT_AWAY, "after")])
+def test_bad_named_file(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed in a run that refuses a named file, the next one sees to its copy in quarantine."""
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=home,
+        files={"bad.csv": b"a;b\n1;2\n"},
+        options=("inbox/bad.csv",),
+        step=step,
+        moment=moment,
+        code=3,
+        at_end=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (WRITE_VERSION, "after"),
+        (FIRST_CHAMPION, "after"),
+        (SET_ASIDE, "before"),
+        (IN_COMMIT, "after"),
+        (COMMIT, "after"),
+        (TEXTFILE, "after"),
+    ],
+)
+def test_first_run_on_a_stream(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    red_wine_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed anywhere in the first run, model and slice are those of an undisturbed one."""
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=None,
+        files={},
+        options=("--data", red_wine_csv, "--training-share", 0.9, "--batch-rows", 200),
+        step=step,
+        moment=moment,
+    )
+    (record,) = kept(Path("home"))["records"]
+    assert record["batch"]["name"].endswith("-1599")
+
+
+@pytest.mark.parametrize(("step", "moment"), [(IN_COMMIT, "after"), (COMMIT, "after")])
+def test_stream_slice_that_promotes(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    home: Path,
+    red_wine_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed around the commit of a promotion, a slice of the stream is taken once."""
+    options = ("--data", red_wine_csv, "--scenario", "label_flip", "--batch-rows", 1000)
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=home,
+        files={},
+        options=options,
+        step=step,
+        moment=moment,
+    )
+    assert len(kept(Path("home"))["versions"]) == 2
+
+
+def test_home_can_be_read_after_a_kill_while_the_ledger_was_made(
+    cli: Cli, kill: Kill, red_wine_csv: Path, tmp_path: Path
+) -> None:
+    """A ledger file that is still empty reads as no run yet."""
+    home = tmp_path / "home"
+    arguments = ("run-batch", "--home", home, "--data", red_wine_csv)
+    kill(PREPARE, "before", *arguments)
+    assert (home / "ledger.sqlite").stat().st_size == 0
+    assert "no model yet" in cli("status", "--home", home).stdout
+    assert "no run yet" in cli("health", "--home", home, code=7).stderr
+
+
+def test_home_can_be_read_after_a_kill_in_the_middle_of_a_commit(
+    cli: Cli, home: Path, kept: Kept
+) -> None:
+    """A transaction of which a part reached the disk is as if it had not been, for readers too."""
+    before = kept(home)
+    process = subprocess.run([sys.executable, "-c", SPILLED, home], timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert (home / "ledger.sqlite-journal").is_file()
+    assert "champion  v1-" in cli("status", "--home", home).stdout
+    assert "healthy" in cli("health", "--home", home).stdout
+    assert kept(home)["records"] == before["records"]
+
+
+def test_lock_does_not_outlive_its_holder(
+    cli: Cli, kill: Kill, home: Path, red_wine_csv: Path
+) -> None:
+    """A run that was killed holds no lock."""
+    arguments = ("run-batch", "--home", home, "--data", red_wine_csv)
+    kill(COMMIT, "before", *arguments)
+    cli(*arguments)
