@@ -63,14 +63,14 @@ with Ledger.open(pathlib.Path(sys.argv[1])) as ledger:
     ledger.commit_batch(commit, window_rows=100)
 """
 
-SET_ASIDE = "wine_drift.run:_Run.write_set_aside"
+SET_ASIDE = "wine_drift.batches:keep_rows"
 COMMIT = "wine_drift.ledger:Ledger.commit_batch"
 IN_COMMIT = "wine_drift.ledger:Ledger._finish"  # the last statement but COMMIT
 PREPARE = "wine_drift.ledger:Ledger._prepare"  # before it, the file is there and empty
 PUT_AWAY = "wine_drift.batches:put_away"
 PUBLISH = "wine_drift.run:publish"
 TEXTFILE = "wine_drift.outbox:write_textfile"
-WRITE_VERSION = "wine_drift.run:write_version"
+WRITE_VERSION = "wine_drift.champion:write_version"
 RENAME_VERSION = "wine_drift.model:_sync_folder"  # between the rename and the end
 FIRST_CHAMPION = "wine_drift.ledger:Ledger.commit_champion"
 

@@ -160,7 +160,9 @@ def put_away(claim: Claim, folder: Path) -> Path:
     """Move an inbox file, or copy one that was named, under a name that no other content has."""
     assert claim.path is not None
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{claim.batch_id}-{claim.name}"
+    # names end at 255 bytes, and the batch id with what marks a copy in progress needs some
+    name = claim.name.encode()[-225:].decode(errors="ignore")
+    target = folder / f"{claim.batch_id}-{name}"
     if claim.source == "inbox":
         shutil.move(claim.path, target)
     elif not target.exists():

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -114,8 +113,7 @@ def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> N
     settings = _settings(file, options)
     from wine_drift.run import run_batch
 
-    report = run_batch(settings, batch, say=_say)
-    _finish(settings, report)
+    _finish(settings, run_batch(settings, batch, say=_say, progress=_progress))
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -131,8 +129,7 @@ def schedule(options: tuple[str, ...], home: str | None, file: str | None, **own
     from wine_drift.scheduling import run_every
 
     command = [sys.executable, "-m", "wine_drift", "run-batch", *arguments]
-    say = partial(click.echo, err=True)
-    run_every(settings.every, command, deadline=settings.run_deadline, say=say)
+    run_every(settings.every, command, deadline=settings.run_deadline, say=_say)
 
 
 @main.command()
@@ -142,7 +139,7 @@ def train(file: str | None, **options: Any) -> None:
     settings = _settings(file, options)
     from wine_drift.run import train_now
 
-    _finish(settings, train_now(settings, say=_say))
+    _finish(settings, train_now(settings, say=_say, progress=_progress))
 
 
 @main.command()
@@ -221,6 +218,8 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
         if manifest["version"] == wanted:
             _print_json(manifest)
             return
+    if wanted is None:
+        raise SettingsError("no model yet", remedy="the first `wine-drift run-batch` trains one")
     known = ", ".join(manifest["version"] for manifest in manifests) or "none"
     raise SettingsError(f"no model version {wanted}", remedy=f"there are: {known}")
 
@@ -313,7 +312,7 @@ def _finish(settings: Settings, report: Report) -> None:
         raise report.error
     alarms = {"never": (), "drift": ("drift", "major"), "major": ("major",)}[settings.fail_on]
     drift = report.record["drift"]
-    if drift is not None and drift["status"] in alarms:
+    if report.record["outcome"] == "processed" and drift["status"] in alarms:
         raise SystemExit(DRIFT_FOUND)
 
 
@@ -322,9 +321,14 @@ def _print_json(value: Any) -> None:
 
 
 def _say(line: str) -> None:
-    """Long work is told on a terminal; capitals also in cron."""
-    if sys.stderr.isatty() or line.split(":")[0].isupper():
-        click.echo(line, err=True)
+    """What a person should know, also in cron's mail."""
+    click.echo(line, err=True)
+
+
+def _progress(line: str) -> None:
+    """What takes long, where somebody waits for it."""
+    if sys.stderr.isatty():
+        click.echo(f"{line} ...", err=True)
 
 
 def _tell(error: WineDriftError) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -99,9 +100,7 @@ class Ledger:
         ledger = None
         with _told(path):
             if read_only:
-                there = path.is_file()
-                address = f"{path.absolute().as_uri()}?mode=ro" if there else ":memory:"
-                connection = sqlite3.connect(address, uri=there, timeout=10)
+                connection = _reader(path)
             else:
                 home.mkdir(parents=True, exist_ok=True, mode=0o700)
                 path.touch(mode=0o600)
@@ -353,6 +352,20 @@ class Ledger:
             return json.loads(text)
         except ValueError as error:
             raise StateUnreadable(f"{self._path}: {error}", remedy=_RESTORE) from error
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing but what a killed run left half-written.
+
+    SQLite's own read-only mode cannot take back such a half, and then refuses to read at all.
+    """
+    if not path.is_file() or path.stat().st_size == 0:  # empty: killed while it was made
+        return sqlite3.connect(":memory:")
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    mode = "rw" if writable else "ro"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 @contextlib.contextmanager

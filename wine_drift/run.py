@@ -41,7 +41,15 @@ from wine_drift.rows import LabelledRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened, screen, set_aside_rows
 from wine_drift.settings import Settings
-from wine_drift.supply import SIMULATED, Simulated, Supply, advance, find_supply, labelled_rows
+from wine_drift.supply import (
+    SIMULATED,
+    Simulated,
+    Supply,
+    Table,
+    advance,
+    find_supply,
+    labelled_rows,
+)
 from wine_drift.tables import SUFFIXES, read_table
 
 Say = Callable[[str], None]
@@ -61,6 +69,7 @@ def run_batch(
     *,
     now: Callable[[], float] = time.time,
     say: Say = lambda line: None,
+    progress: Say = lambda line: None,
 ) -> Report:
     """Process the next batch, or the one named, once.
 
@@ -72,7 +81,9 @@ def run_batch(
     now : callable
         Unix time in seconds.
     say : callable
-        Told, in a sentence, what takes long or what a person should know.
+        Told, in a sentence, what a person should know.
+    progress : callable
+        Told what takes long.
 
     Raises
     ------
@@ -83,11 +94,15 @@ def run_batch(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         with Ledger.open(settings.home, read_only=True) as ledger:
-            return _Run(settings, schema, ledger, now, say).process(batch)
+            run = _Run(settings, schema, ledger, now, say, progress)
+            report = run.process(batch)
+            run.tell_if_simulated()
+            return report
     with batches.locked(settings.home), Ledger.open(settings.home) as ledger:
-        run = _Run(settings, schema, ledger, now, say)
+        run = _Run(settings, schema, ledger, now, say, progress)
         try:
             report = run.process(batch)
+            run.tell_if_simulated()
         except WineDriftError as error:
             ledger.record_run(run.facts(success=False, outcome=type(error).__name__))
             publish(settings, ledger)  # the failure itself is what is published
@@ -97,7 +112,11 @@ def run_batch(
 
 
 def train_now(
-    settings: Settings, *, now: Callable[[], float] = time.time, say: Say = lambda line: None
+    settings: Settings,
+    *,
+    now: Callable[[], float] = time.time,
+    say: Say = lambda line: None,
+    progress: Say = lambda line: None,
 ) -> Report:
     """Train by hand: the first champion on all of the table, or a challenger through the gate.
 
@@ -110,8 +129,9 @@ def train_now(
     if settings.dry_run:
         raise SettingsError("train has no dry run", remedy="try it in another --home")
     with batches.locked(settings.home), Ledger.open(settings.home) as ledger:
-        run = _Run(settings, schema, ledger, now, say)
+        run = _Run(settings, schema, ledger, now, say, progress)
         record = run.train()
+        run.tell_if_simulated()
         ledger.record_run(run.facts(success=True, outcome=record["outcome"]))
         record["push"], failure = publish(settings, ledger)
         return Report(record, failure)
@@ -126,6 +146,7 @@ class _Run:
     ledger: Ledger
     now: Callable[[], float]
     say: Say
+    progress: Say
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, float] = field(default_factory=dict)
     claim: batches.Claim | None = None
@@ -159,7 +180,7 @@ class _Run:
         decision = self.decide(screened, measured, fresh)
         promoted, retraining = None, None
         if decision.action == "retrain" and not self.settings.dry_run:
-            self.say("training a challenger")
+            self.progress("training a challenger")
             with self.stage("retrain"):
                 promoted, retraining = self.champion.try_challenger(fresh, decision.reasons[0])
         record = self.describe(claim, screened, measured, decision, retraining)
@@ -324,6 +345,7 @@ class _Run:
         error = None
         if done["outcome"] == "quarantined":
             record["outcome"] = "quarantined"
+            self.tidy(claim, "quarantine")  # in case an earlier run was cut short
             error = BadBatch(
                 f"{claim.name}: refused before: {done['error']}", remedy="send a corrected file"
             )
@@ -373,7 +395,7 @@ class _Run:
     def train_first(self, *, share: float) -> None:
         """The first champion, from the first part of the table."""
         supply = self.needed_supply("there is no model yet")
-        self.say(f"training the first model on {supply.name}")
+        self.progress(f"training the first model on {supply.name}")
         with self.stage("train"):
             self.champion.train_first(supply, share=share)
 
@@ -387,10 +409,10 @@ class _Run:
         if n_rows < settings.min_labelled or n_positive < settings.min_positives:
             self.say(
                 f"{n_rows} labelled rows since the last promotion, {n_positive} of them positive; "
-                f"{settings.min_labelled} and {settings.min_positives} are needed"
+                f"{settings.min_labelled} rows and {settings.min_positives} positives are needed"
             )
             return build_record("waiting_for_labels", model={"version": serving})
-        self.say("training a challenger")
+        self.progress("training a challenger")
         promoted, part = self.champion.try_challenger(None, "manual")
         self.ledger.commit_retraining(
             promoted.manifest if promoted else None, _retrain_labels(part), at=self.now()
@@ -428,9 +450,7 @@ class _Run:
         default = settings.source == "auto" and settings.inbox is None and settings.schema is None
         if found is None and default and trained_on in (None, SIMULATED):
             found = Simulated(self.schema, settings)
-        if isinstance(found, Simulated):
-            self.say("SIMULATED DATA: these are not measurements of real wines")
-        elif found is not None and trained_on == SIMULATED:
+        if isinstance(found, Table) and trained_on == SIMULATED:
             raise SettingsError(
                 f"the champion of {settings.home} was trained on simulated wines",
                 remedy=f"start another --home for {found.name}",
@@ -460,8 +480,6 @@ class _Run:
     def facts(self, *, success: bool, outcome: str) -> dict[str, Any]:
         """What is published about the run."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        supply = vars(self).get("supply")  # not looked for if the run did without
-        dataset = supply.name if supply else (self.champion.manifest or {}).get("dataset", "")
         return {
             "finished_at": self.now(),
             "success": success,
@@ -470,8 +488,19 @@ class _Run:
             "stages": dict(self.stages),
             "max_rss_bytes": peak if sys.platform == "darwin" else peak * 1024,
             "pending": self.pending(),
-            "dataset": dataset,
+            "dataset": self.dataset,
         }
+
+    @property
+    def dataset(self) -> str:
+        """Name of the table behind this run, "simulated" where there is no real one."""
+        supply = vars(self).get("supply")  # not looked for if the run did without
+        return supply.name if supply else str((self.champion.manifest or {}).get("dataset", ""))
+
+    def tell_if_simulated(self) -> None:
+        """Nobody shall take simulated wines, or a model of them, for real ones."""
+        if self.dataset == SIMULATED:
+            self.say("SIMULATED DATA: these are not measurements of real wines")
 
     def pending(self) -> int:
         """Files that wait in the inbox, the one in hand not counted."""
