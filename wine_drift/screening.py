@@ -164,7 +164,11 @@ def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
         except OverflowError:  # a whole number of hundreds of digits
             numbers = column.map(_number).astype(float)
         values = numbers.to_numpy(dtype=float, na_value=np.nan).copy()
-        return values, column.notna().to_numpy() & numbers.isna().to_numpy()
+        is_text = column.notna().to_numpy() & np.isnan(values)
+        for row in np.flatnonzero(is_text):  # older pandas knows no "1e999"
+            if np.isinf(_number(column.iloc[row])):
+                values[row], is_text[row] = np.inf, False
+        return values, is_text
     return np.full(len(column), np.nan), column.notna().to_numpy()  # dates, lists, categories
 
 
