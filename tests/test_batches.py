@@ -26,13 +26,13 @@ from wine_drift.batches import (
     claim_simulated,
     claim_stream,
     group_cut,
-    locked,
     put_away,
     stream_order,
     waiting,
 )
 from wine_drift.dataset import load_schema
 from wine_drift.errors import AlreadyRunning, SettingsError
+from wine_drift.locking import locked
 from wine_drift.profile import Floats
 from wine_drift.screening import screen
 from wine_drift.settings import load_settings
@@ -300,7 +300,7 @@ def test_the_whole_stream_yields_each_row_once(red_wine_csv: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from wine_drift.batches import locked
+from wine_drift.locking import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -50,7 +50,7 @@ def test_every_exit_code_is_in_the_readme_and_in_help() -> None:
         children += child.__subclasses__()
     section = README.split("### Exit codes")[1].split("## Settings")[0]
     assert main.help
-    for code in {0, 8, *(child.exit_code for child in children)}:
+    for code in {0, 8, 130, *(child.exit_code for child in children)}:
         assert f"| {code} |" in section
         assert re.search(rf"\b{code}\b", main.help)
 

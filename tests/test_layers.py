@@ -21,7 +21,17 @@ CORE = {
     *("schema", "simulate", "screening", "profile", "rows", "drift", "quality", "policy"),
     *("measurement", "exposition", "record", "report"),
 }
-EDGES = {"settings", "dataset", "tables", "batches", "model", "ledger", "publishing", "scheduling"}
+EDGES = {
+    "settings",
+    "dataset",
+    "tables",
+    "batches",
+    "model",
+    "ledger",
+    "publishing",
+    "scheduling",
+    "locking",
+}
 CONDUCTORS = [
     "outbox",
     "retraining",
@@ -40,6 +50,7 @@ CORE_MAY_IMPORT = {
 }
 # What else is allowed where, and why.
 EXCEPTIONS = {
+    "exposition": {"platform"},  # the release of Python, for build_info
     "report": {"time"},  # to write a moment as text; see the test of the clock
 }
 HEAVY = ("numpy", "pandas", "scipy", "sklearn", "lightgbm", "pyarrow", "prometheus_client")

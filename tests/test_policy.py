@@ -18,6 +18,7 @@ USUAL = {
     "reference_log_loss": 0.275,
     "log_loss_p_value": 0.4,
     "set_aside_share": 0.0,
+    "batch_labelled": 100,
     "recent_labelled": 300,
     "recent_positives": 40,
     "retrain": "auto",
@@ -61,6 +62,12 @@ WORSE = {"log_loss": 0.5, "log_loss_p_value": 1e-6}
             "hold",
             ("drift_major", "waiting_for_labels"),
             id="few positives",
+        ),
+        pytest.param(
+            {"drift_status": "major", "batch_labelled": 0},
+            "hold",
+            ("drift_major", "waiting_for_labels"),
+            id="drift without labels",
         ),
         pytest.param(
             {"drift_status": "major", "retrain": "never"},

@@ -275,4 +275,4 @@ def test_home_keeps_to_its_schema(cancer: pd.DataFrame, cancer_toml: str) -> Non
     assert isinstance(parse_schema(tomllib.loads(fewer)), Schema)
     Path("fewer.toml").write_text(fewer, encoding="utf-8")
     result = command("run-batch", "bc.csv", *home, "--schema", "fewer.toml", code=2)
-    assert "trained for other columns" in result.output
+    assert "the schema is another" in result.output

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.errors import AlreadyRunning, SettingsError
+from wine_drift.errors import FileUnreadable, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +31,7 @@ class Claim:
     start: int = 0  # rows of the stream: from start up to stop
     stop: int = 0
     number: int = 0  # batches of the same stream before this one
+    stamp: tuple[int, int] = (0, 0)  # of the file when it was hashed: time of change, size
 
     @property
     def batch_id(self) -> str:
@@ -48,22 +48,48 @@ def claim_file(path: Path, source: str = "file") -> Claim:
         There is no such file, or it cannot be read.
     """
     try:
+        stamp = _stamp(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SettingsError(
             f"batch {path}: {error.strerror}", remedy="name a file that is there and readable"
         ) from error
-    return Claim(digest, path.name, source, path)
+    return Claim(digest, path.name, source, path, stamp=stamp)
+
+
+def check_unchanged(claim: Claim) -> None:
+    """After reading: what was read must be what was claimed.
+
+    Raises
+    ------
+    FileUnreadable
+        Somebody wrote to the file meanwhile. Nothing is recorded; it will be taken again.
+    """
+    assert claim.path is not None
+    try:
+        same = _stamp(claim.path) == claim.stamp
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise FileUnreadable(
+            f"{claim.path}: changed while it was read",
+            remedy="write under a name that starts with a dot, then rename",
+        )
 
 
 def claim_oldest(
-    inbox: Path, suffixes: tuple[str, ...], is_known: Callable[[str], bool]
+    inbox: Path,
+    suffixes: tuple[str, ...],
+    is_known: Callable[[str], bool],
+    *,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Claim | None, list[Claim]]:
     """Claim the oldest file of an inbox whose content is new.
 
     Names that start with a dot, or that do not end in one of `suffixes`, are still being written:
-    a sender writes under such a name and then renames.
+    a sender writes under such a name and then renames. A file that cannot be read is told to `say`
+    and passed over.
 
     Returns
     -------
@@ -71,7 +97,6 @@ def claim_oldest(
         None when nothing waits.
     leftovers : list of Claim
         Older files that the ledger knows: done before, but not put away.
-
     Raises
     ------
     SettingsError
@@ -79,7 +104,11 @@ def claim_oldest(
     """
     leftovers: list[Claim] = []
     for path in waiting(inbox, suffixes):
-        claim = claim_file(path, "inbox")
+        try:
+            claim = claim_file(path, "inbox")
+        except SettingsError as error:
+            say(f"{error}: skipped")  # one file that cannot be read must not stop the others
+            continue
         if not is_known(claim.content_id):
             return claim, leftovers
         leftovers.append(claim)
@@ -111,7 +140,7 @@ def stream_order(table: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]:
     Parameters
     ----------
     table : ndarray of shape (n_rows, n_columns)
-        NaN equals NaN.
+        The features: what a model could know a row again by. NaN equals NaN.
 
     Returns
     -------
@@ -163,12 +192,16 @@ def put_away(claim: Claim, folder: Path) -> Path:
     # names end at 255 bytes, and the batch id with what marks a copy in progress needs some
     name = claim.name.encode()[-225:].decode(errors="ignore")
     target = folder / f"{claim.batch_id}-{name}"
-    if claim.source == "inbox":
+    linked = claim.path.is_symlink()  # what a link points to can change, or go
+    if claim.source == "inbox" and not linked:
         shutil.move(claim.path, target)
-    elif not target.exists():
+        return target
+    if not target.exists():
         partial = target.with_name(f".{target.name}.part")
         shutil.copyfile(claim.path, partial)
         partial.replace(target)
+    if claim.source == "inbox":
+        claim.path.unlink()
     return target
 
 
@@ -182,29 +215,9 @@ def keep_rows(rows: pd.DataFrame, claim: Claim, folder: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """Hold the lock of a home; the system lets go of it when the process ends, however it ends.
-
-    Raises
-    ------
-    AlreadyRunning
-    """
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (home / "run.lock").open("a")
-    except OSError as error:
-        raise SettingsError(
-            f"home {home}: {error.strerror}", remedy="name a writable folder with --home"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(
-                f"another run holds {home / 'run.lock'}", remedy="wait for it; nothing was done"
-            ) from None
-        yield
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def _digest(text: str) -> str:

@@ -18,6 +18,8 @@ from wine_drift.schema import Schema
 from wine_drift.settings import Settings
 from wine_drift.supply import Supply
 
+MOST_SEEN = 0.05  # of a table's rows in the training of a champion that never streamed it
+
 
 class Champion:
     """What the ledger names champion, or what this run has just trained."""
@@ -33,6 +35,25 @@ class Champion:
         """Its manifest; None before the first training."""
         return self._trained[0].manifest if self._trained else self._ledger.champion()
 
+    def check_schema(self) -> None:
+        """Before anything is touched: the schema must be the one it was trained for.
+
+        Raises
+        ------
+        SettingsError
+            Other columns, or another question about them.
+        """
+        manifest, schema = self.manifest, self._schema
+        if manifest is None:
+            return
+        question = f"{schema.target} {schema.positive}"
+        if tuple(manifest["features"]) != schema.feature_names or manifest["positive"] != question:
+            raise SettingsError(
+                f"the champion of {self._settings.home} answers {manifest['positive']!r} from "
+                f"{', '.join(manifest['features'])}; the schema is another",
+                remedy="give the --schema of that home, or another --home",
+            )
+
     @cached_property
     def version(self) -> Version:
         """The version itself, its files checked against the ledger.
@@ -41,20 +62,12 @@ class Champion:
         ------
         StateUnreadable
             A file is missing or damaged.
-        SettingsError
-            It was trained for the columns of another schema.
         """
         if self._trained is not None:
             return self._trained[0]
         manifest = self._ledger.champion()
         if manifest is None:
             raise StateUnreadable("the ledger names no champion", remedy="run `wine-drift train`")
-        if tuple(manifest["features"]) != self._schema.feature_names:
-            raise SettingsError(
-                f"the champion of {self._settings.home} was trained for other columns: "
-                f"{', '.join(manifest['features'])}",
-                remedy="use the schema of that home, or another --home",
-            )
         return read_version(self._folder, manifest, threads=self._settings.threads)
 
     @property
@@ -64,10 +77,26 @@ class Champion:
         return self._ledger.detector(self.version.version) or (fresh, fresh.scaled(0))
 
     def cursor(self, supply: Supply) -> Cursor:
-        """Where the stream of a table goes on."""
+        """Where the stream of a table goes on.
+
+        Raises
+        ------
+        SettingsError
+            It is a new table and holds rows that the champion was trained on: a file that was added
+            to, say. Streamed from its start they would flatter the model and count twice.
+        """
         if self._trained is not None:
             return self._trained[1]
-        return self._ledger.cursor(supply.stream) or supply.start()
+        known = self._ledger.cursor(supply.stream)
+        if known is None:
+            seen = supply.share_seen(self.version.rows)
+            if seen > MOST_SEEN:
+                raise SettingsError(
+                    f"{supply.name}: new to {self._settings.home}, yet {seen:.0%} of its rows were "
+                    "in the training of the champion",
+                    remedy="give new rows as batch files, or start another --home for this table",
+                )
+        return known or supply.start()
 
     def recent_labelled(self) -> tuple[int, int]:
         """Labelled rows, and positive ones, since the last promotion."""
@@ -86,8 +115,11 @@ class Champion:
         try:
             version = first_version(rows, self._schema, self._recipe, number=1, facts=facts)
         except ValueError as error:
+            faults = supply.faults()
+            set_aside = f"; set aside: {faults}" if faults else ""
             raise SettingsError(
-                f"{supply.name}: {error}", remedy="name a larger table with --data"
+                f"{supply.name}: {error}{set_aside}",
+                remedy="see whether the schema fits the table, or name a larger one with --data",
             ) from error
         if not self._settings.dry_run:
             version = write_version(self._folder, version)

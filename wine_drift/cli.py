@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DRIFT_FOUND = 8  # exit code for those who set fail_on
+INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
 STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
 TRAINING = ("training_share", "rounds", "min_labelled", "min_positives", "gate_alpha", "half_life")
 PUBLISHING = (
@@ -71,6 +72,9 @@ class Commands(click.Group):
         except WineDriftError as error:
             _tell(error)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted: what was not recorded will be taken again", err=True)
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise  # the reader of our output went away; click ends quietly
         except OSError as error:
@@ -87,7 +91,7 @@ def main() -> None:
 
     Exit codes: 0 done, 2 usage or settings, 3 the batch is bad and in quarantine, 4 batch done but
     push failed, 5 another run holds the lock, 6 ledger or model unreadable, 7 not healthy,
-    8 drift (only with --fail-on), 1 a bug.
+    8 drift (only with --fail-on), 130 interrupted, 1 a bug.
     """
 
 
@@ -161,9 +165,13 @@ def push(file: str | None, **options: Any) -> None:
     """Send every metric to the sinks again."""
     settings = _settings(file, options)
     from wine_drift.ledger import Ledger
+    from wine_drift.locking import locked
     from wine_drift.outbox import publish
 
-    with Ledger.open(settings.home) as ledger:
+    if not Ledger.exists(settings.home):  # an empty set would replace the real one
+        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
+    # an older set pushed after a newer one would turn the counters back
+    with locked(settings.home), Ledger.open(settings.home) as ledger:
         told, failure = publish(settings, ledger)
     if failure is not None:
         raise failure

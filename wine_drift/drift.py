@@ -48,7 +48,7 @@ class DriftVerdict:
     p_value: float | None  # weighted Bonferroni over all tests; None where not judged
     multivariate_p_value: float | None
     severity: float | None  # largest of the columns
-    features: tuple[FeatureDrift, ...]
+    features: tuple[FeatureDrift, ...]  # columns that the batch has rows of
     reason: str = ""  # why it was not judged
 
 
@@ -266,6 +266,7 @@ def assess_drift(
             drifted=bool(evident[j] and sizes[j] >= severity_drift),
         )
         for j, name in enumerate(reference.columns)
+        if batch.counts[j].any() or batch.missing[j]  # no rows, no figure: never a 0
     )
     largest = float(sizes.max())
     if p_value >= 1 / budget:

@@ -31,7 +31,13 @@ class SettingsError(WineDriftError):
 
 
 class TableError(SettingsError):
-    """A table file cannot be read; where it is a batch, it becomes a `BadBatch`."""
+    """What a table file holds is no table. Where it is a batch, the run quarantines it."""
+
+
+class FileUnreadable(TableError):
+    """The system would not let a table file be read: no fault of the batch, which stays."""
+
+    exit_code = 6
 
 
 class BadBatch(WineDriftError):

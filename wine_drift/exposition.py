@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from platform import python_version
 from typing import Any
 
 from prometheus_client import Metric
@@ -29,7 +30,10 @@ Labels = tuple[tuple[str, str], ...]
 # Name after the prefix -> (labels, help). Help texts never change: a Pushgateway complains for ever
 # about two that differ.
 GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
-    "build_info": (("version", "dataset"), "Release that ran, and the table it watches."),
+    "build_info": (
+        ("version", "python_version", "lightgbm_version", "dataset"),
+        "Release that ran, what trained the champion, and the table it watches.",
+    ),
     "model_info": (("version", "algorithm"), "Champion; constant 1."),
     "model_trained_timestamp_seconds": ((), "When the champion was trained."),
     "model_training_rows": ((), "Rows that the champion was trained on."),
@@ -37,7 +41,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "last_success_timestamp_seconds": ((), "End of the last run without an error."),
     "last_run_success": ((), "1 if the last run ended without an error, else 0."),
     "last_run_duration_seconds": ((), "Time that the last run took up to its commit."),
-    "last_run_stage_duration_seconds": (("stage",), "Time by stage of the last batch's run."),
+    "last_run_stage_duration_seconds": (("stage",), "Time by stage of the last run."),
     "last_run_max_rss_bytes": ((), "Peak memory of the last run."),
     "batches_pending": ((), "Files that waited in the inbox when the last run ended."),
     "batch_number": ((), "Number of the last batch processed; refused ones are numbered too."),
@@ -59,6 +63,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_f1": (("dataset",), "F1 at the cut."),
     "model_calibration_error": (("dataset",), "Expected calibration error over ten bins."),
     "model_bound": (("metric", "bound"), "95 percent confidence limits of a quality measure."),
+    "model_logloss_threshold": ((), "Log loss from which a rise is worth a new model."),
     "model_logloss_pvalue": ((), "One-sided p-value that log loss is above the reference."),
     "model_observed_minus_expected_z": ((), "Surplus of positives, in standard deviations."),
     "model_cut": ((), "Score from which a row is predicted positive."),
@@ -88,8 +93,8 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 # The three gauges of the project that this one replaces, spelled as they were.
 LEGACY = {
-    "logloss_gaude": "Log loss of the last labelled batch.",
-    "auc_gaude": "Area under the ROC curve of the last labelled batch.",
+    "logloss_gaude": "Log loss of the last batch.",
+    "auc_gaude": "Area under the ROC curve of the last batch.",
     "count_batch": "Batches processed.",
 }
 # Measure of the record -> metric.
@@ -179,10 +184,15 @@ def exposition(
     0.0
     """
     out = _Families(pipeline)
-    out.gauge("build_info", 1, version, (snapshot.run or {}).get("dataset", ""))
+    trained = snapshot.champion or {}
+    dataset = (snapshot.run or trained).get("dataset", "")
+    lightgbm = trained.get("libraries", {}).get("lightgbm", "")
+    out.gauge("build_info", 1, version, python_version(), lightgbm, dataset)
     _counters(out, snapshot.counters)
     if snapshot.champion is not None:
         _champion(out, snapshot.champion)
+        if snapshot.record is None:
+            _reference(out, snapshot.champion["out_of_fold"])
     if snapshot.run is not None:
         _run(out, snapshot.run)
     out.gauge("last_success_timestamp_seconds", snapshot.last_success or None)
@@ -190,6 +200,7 @@ def exposition(
     if snapshot.record is not None:
         _batch(out, snapshot.record["batch"], snapshot.record["thresholds"])
         _quality(out, snapshot.record["quality"])
+        out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
         for action in ACTIONS:
             out.gauge("decision", action == snapshot.record["decision"]["action"], action)
@@ -224,8 +235,11 @@ def _champion(out: _Families, manifest: Mapping[str, Any]) -> None:
     out.gauge("model_info", 1, manifest["version"], manifest["algorithm"])
     out.gauge("model_trained_timestamp_seconds", manifest["trained_at"])
     out.gauge("model_training_rows", manifest["training_rows"])
+
+
+def _reference(out: _Families, measures: Mapping[str, float | None]) -> None:
     for measure, name in QUALITY.items():
-        out.gauge(name, manifest["out_of_fold"][measure], "reference")
+        out.gauge(name, measures[measure], "reference")
 
 
 def _run(out: _Families, run: Mapping[str, Any]) -> None:
@@ -261,10 +275,15 @@ def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
         out.gauge(name, quality[measure], "current")
         interval = quality["intervals"].get(measure)
         for bound, limit in zip(("lower", "upper"), interval or (), strict=False):
-            out.gauge("model_bound", limit, name.removeprefix("model_"), bound)
-    for metric, reason in quality["undefined"].items():
-        out.gauge("metric_undefined", 1, metric, reason)
+            out.gauge("model_bound", limit, name, bound)
+    for measure, reason in quality["undefined"].items():
+        out.gauge("metric_undefined", 1, QUALITY[measure], reason)
+    for measure, reason in quality["no_interval"].items():
+        out.gauge("metric_undefined", 1, f"{QUALITY[measure]}_bound", reason)
+    _reference(out, quality["reference"])  # of the model that these figures are about
     out.gauge("model_logloss_pvalue", quality["log_loss_p_value"])
+    if quality["log_loss_p_value"] is None:
+        out.gauge("metric_undefined", 1, "model_logloss_pvalue", "too few labelled rows")
     out.gauge("model_observed_minus_expected_z", quality["observed_minus_expected_z"])
     out.gauge("model_cut", quality["cut"])
     out.gauge("prediction_probability_mean", quality["mean_score"])
@@ -275,7 +294,7 @@ def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, fl
     for level in ("drift", "major"):
         out.gauge("drift_severity_threshold", thresholds[f"severity_{level}"], level)
     if drift["status"] not in LEVELS:
-        out.gauge("metric_undefined", 1, "dataset_drift", "too_few_rows")
+        out.gauge("metric_undefined", 1, "dataset_drift_level", "too few rows")
         return
     out.gauge("dataset_drift_level", LEVELS[drift["status"]])
     out.gauge("dataset_drift_pvalue", drift["p_value"])

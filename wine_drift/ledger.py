@@ -84,6 +84,11 @@ class Ledger:
         self._connection = connection
         self._path = path
 
+    @staticmethod
+    def exists(home: Path) -> bool:
+        """Whether a home has a ledger."""
+        return (home / "ledger.sqlite").is_file()
+
     @classmethod
     @contextlib.contextmanager
     def open(cls, home: Path, *, read_only: bool = False) -> Iterator[Ledger]:

@@ -42,17 +42,18 @@ def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFai
     push : dict
         `status` ("ok" or "failed"), `sinks` that have it, and `error` if there is one.
     error : PushFailed or None
-        The first failure. It is counted in the ledger, so that the next push tells of it.
+        Every failure. Each is counted in the ledger, so that the next push tells of it.
     """
-    reached, failure = [], None
-    gateway_families = families(settings, ledger)
+    reached: list[str] = []
+    failures: list[PushFailed] = []
+    everything = families(settings, ledger)
     path = textfile(settings)
     if path is not None:
         try:
-            write_textfile(gateway_families, path)
+            write_textfile(everything, path)
             reached.append(str(path))
         except PushFailed as error:
-            failure = error
+            failures.append(error)
     if settings.pushgateway is not None:
         gateway = Gateway(
             url=settings.pushgateway,
@@ -66,12 +67,15 @@ def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFai
             use_proxy=settings.proxy,
         )
         try:
-            push(gateway_families, gateway)
+            push(everything, gateway)
             reached.append(settings.pushgateway)
         except PushFailed as error:
-            failure = failure or error
-            ledger.add("push_failures", (("reason", error.reason),))
-    told = {"status": "ok" if failure is None else "failed", "sinks": reached}
-    if failure is not None:
-        told["error"] = str(failure)
-    return told, failure
+            failures.append(error)
+    if not failures:
+        return {"status": "ok", "sinks": reached}, None
+    for each in failures:
+        ledger.add("push_failures", (("reason", each.reason),))
+    first = failures[0]
+    told = "\n".join(map(str, failures))
+    failure = PushFailed(told, reason=first.reason, remedy=first.remedy)
+    return {"status": "failed", "sinks": reached, "error": told}, failure

@@ -9,6 +9,7 @@ from scipy.special import stdtr
 
 from wine_drift.profile import Floats
 
+LOG_LOSS_RISE = 1.1  # times the reference: less is not worth a new model
 DRIFT_REASONS = {"warn": "drift_warn", "drift": "drift", "major": "drift_major"}
 
 
@@ -37,6 +38,7 @@ def decide(
     reference_log_loss: float,
     log_loss_p_value: float | None,
     set_aside_share: float,
+    batch_labelled: int,
     recent_labelled: int,
     recent_positives: int,
     retrain: str,
@@ -57,6 +59,8 @@ def decide(
         Out-of-fold, of the champion.
     set_aside_share : float, in [0, 1]
         Rows refused for a fault, duplicates not counted.
+    batch_labelled : int
+        Labelled rows of the batch: without any, what drifted cannot be learnt from.
     recent_labelled, recent_positives : int
         Labelled rows, and positive ones, since the last promotion, this batch included.
     retrain : str
@@ -71,8 +75,8 @@ def decide(
     Examples
     --------
     >>> usual = dict(log_loss=0.28, reference_log_loss=0.275, log_loss_p_value=0.4, budget=1000,
-    ...     set_aside_share=0.0, recent_labelled=300, recent_positives=40, retrain="auto",
-    ...     min_labelled=100, min_positives=10, max_set_aside=0.2)
+    ...     set_aside_share=0.0, batch_labelled=100, recent_labelled=300, recent_positives=40,
+    ...     retrain="auto", min_labelled=100, min_positives=10, max_set_aside=0.2)
     >>> decide(drift_status="ok", **usual)
     Decision(action='keep', reasons=('no_drift',))
     >>> decide(drift_status="major", **usual)
@@ -85,7 +89,7 @@ def decide(
         log_loss is not None
         and log_loss_p_value is not None
         and log_loss_p_value < 1 / budget
-        and log_loss >= 1.1 * reference_log_loss
+        and log_loss >= LOG_LOSS_RISE * reference_log_loss
     )
     if dropped:
         reasons.append("quality_drop")
@@ -98,7 +102,8 @@ def decide(
         return Decision("keep", tuple(reasons) or (quiet,))
     if retrain == "never":
         return Decision("hold", (*reasons, "retrain_never"))
-    if recent_labelled < min_labelled or recent_positives < min_positives:
+    enough = recent_labelled >= min_labelled and recent_positives >= min_positives
+    if not (enough and batch_labelled):
         return Decision("hold", (*reasons, "waiting_for_labels"))
     return Decision("retrain", tuple(reasons))
 

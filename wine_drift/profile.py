@@ -31,12 +31,6 @@ class Profile:
         """Multiply every count, so that older rows weigh less."""
         return Profile(self.counts * factor, self.missing * factor)
 
-    @property
-    def n_values(self) -> Floats:
-        """Finite values per column, shape (n_columns,)."""
-        total: Floats = self.counts.sum(axis=1)
-        return total
-
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
         return {"counts": self.counts.tolist(), "missing": self.missing.tolist()}

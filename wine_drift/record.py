@@ -71,6 +71,11 @@ def quality_part(
         "undefined": {
             name: estimate.reason for name, estimate in measures.items() if estimate.value is None
         },
+        "no_interval": {
+            name: estimate.reason
+            for name, estimate in measures.items()
+            if estimate.value is not None and estimate.low is None
+        },
         "log_loss_p_value": p_value,
         "observed_minus_expected_z": quality.oe_z,
         "mean_score": mean_score,
@@ -111,7 +116,12 @@ def retraining_part(
 
 
 def thresholds_part(
-    *, budget: int, severity_drift: float, severity_major: float, max_set_aside: float
+    *,
+    budget: int,
+    severity_drift: float,
+    severity_major: float,
+    max_set_aside: float,
+    log_loss: float,
 ) -> dict[str, float]:
     """The very numbers that the decision used."""
     return {
@@ -119,4 +129,5 @@ def thresholds_part(
         "severity_drift": severity_drift,
         "severity_major": severity_major,
         "max_set_aside": max_set_aside,
+        "log_loss": log_loss,
     }

@@ -57,7 +57,7 @@ def run_text(record: Mapping[str, Any]) -> str:
     """
     outcome = record["outcome"]
     if outcome in IDLE:
-        return IDLE[outcome]
+        return "\n".join([IDLE[outcome], *_published(record)])
     if outcome == "trained":
         lines = [f"champion {record['model']['version']}"]
         if record["retraining"]:
@@ -93,15 +93,16 @@ def status_text(
     home: str,
 ) -> str:
     """The last batches as a table, with the champion and the last run above it."""
+    lines = [f"home      {home}"]
     if champion is None:
-        return f"{home}: no model yet; the first `wine-drift run-batch` trains one"
-    quality = champion["out_of_fold"]
-    lines = [
-        f"home      {home}",
-        f"champion  {champion['version']}, trained {_when(champion['trained_at'])} on "
-        f"{champion['training_rows']} rows; out of fold: log loss "
-        f"{number(quality['log_loss'])}, AUC {number(quality['roc_auc'])}",
-    ]
+        lines.append("champion  no model yet; the first `wine-drift run-batch` trains one")
+    else:
+        quality = champion["out_of_fold"]
+        lines.append(
+            f"champion  {champion['version']}, trained {_when(champion['trained_at'])} on "
+            f"{champion['training_rows']} rows; out of fold: log loss "
+            f"{number(quality['log_loss'])}, AUC {number(quality['roc_auc'])}"
+        )
     if run is not None:
         ended = "ended well" if run["success"] else f"FAILED ({run['outcome']})"
         lines.append(f"last run  {_when(run['finished_at'])}, {ended}")
@@ -179,6 +180,9 @@ def _drift(drift: Mapping[str, Any]) -> str:
     drifted = sorted(
         (f for f in drift["features"] if f["drifted"]), key=lambda f: -float(f["severity"])
     )
+    if not drifted and drift["status"] in ("drift", "major"):
+        most = max(drift["features"], key=lambda f: float(f["severity"]))
+        text += f" · in the columns together, {most['name']} {number(most['severity'], 2)} most"
     if drifted:
         text += " · " + ", ".join(f"{f['name']} {number(f['severity'], 2)}" for f in drifted[:4])
         text += f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""

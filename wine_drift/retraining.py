@@ -67,7 +67,6 @@ def first_version(
             f"{len(rows)} usable labelled rows, {n_positive} of them positive: "
             f"training needs {MIN_OF_EACH} of either kind"
         )
-    rows = rows.newest(recipe.window_rows)
     nothing = rows.take(slice(0, 0))
     scores = _out_of_fold(nothing, rows, recipe, folds=FOLDS)
     return _assemble(rows, rows, scores, schema, recipe, number=number, facts=facts)
@@ -86,8 +85,9 @@ def challenge(
 ) -> Challenge:
     """Train a challenger on reference plus history and compare it on held-out recent rows.
 
-    The recent rows are split by groups of equal features; each fold is scored by a challenger that
-    saw everything but that fold. The champion never saw any of them.
+    Recent rows that repeat an older one are left out. The others are split by groups of equal
+    features; each fold is scored by a challenger that saw everything but that fold. The champion
+    saw none of them.
 
     Parameters
     ----------
@@ -99,9 +99,15 @@ def challenge(
     alpha : float
         Level of the paired test.
     """
-    recent = history.take(_recent(history.sequence, min_rows))
-    older = history.take(~_recent(history.sequence, min_rows))
-    base = concatenate([champion.rows, older], champion.rows.features.shape[1])
+    n_features = champion.rows.features.shape[1]
+    is_recent = _recent(history.sequence, min_rows)
+    base = concatenate([champion.rows, history.take(~is_recent)], n_features)
+    recent = history.take(is_recent)
+    recent = recent.take(~recent.seen_in(base))  # a row sent again tells the challenger its answer
+    if schema.reject_duplicates:
+        base, recent = base.distinct(), recent.distinct()
+    if min(recent.positive.sum(), (~recent.positive).sum()) < GATE_FOLDS:
+        return Challenge(Gate(False, None, None, len(recent)), None)
     challenger_scores = _out_of_fold(base, recent, recipe, folds=GATE_FOLDS)
     result = gate(
         log_loss_per_row(recent.positive, champion.model.score(recent.features)),
@@ -110,7 +116,7 @@ def challenge(
     )
     if not result.promote:
         return Challenge(result, None)
-    rows = concatenate([base, recent], recent.features.shape[1]).newest(recipe.window_rows)
+    rows = concatenate([base, recent], n_features).newest(recipe.window_rows)
     facts = {**facts, "gate": {"p_value": result.p_value, "mean_gain": result.mean_gain}}
     challenger = _assemble(
         rows, recent, challenger_scores, schema, recipe, number=number, facts=facts

@@ -44,6 +44,32 @@ class LabelledRows:
         _, numbers = np.unique(self.features, axis=0, return_inverse=True)
         return np.asarray(numbers, dtype=np.int64).ravel()
 
+    def seen_in(self, other: LabelledRows) -> NDArray[np.bool_]:
+        """Rows that another set holds too, features and answer, shape (n_rows,).
+
+        >>> a, b = (LabelledRows(np.array(x), np.zeros(2, bool), np.zeros(2, int))
+        ...         for x in ([[1.0], [2.0]], [[2.0], [3.0]]))
+        >>> a.seen_in(b).tolist()
+        [False, True]
+        """
+        both = concatenate([self, other], self.features.shape[1])
+        keys = np.column_stack([both.features, both.positive])
+        _, numbers = np.unique(keys, axis=0, return_inverse=True)
+        numbers = np.asarray(numbers).ravel()
+        return np.isin(numbers[: len(self)], numbers[len(self) :])
+
+    def distinct(self) -> LabelledRows:
+        """One row for each set of features and answer, the one that came last.
+
+        >>> rows = LabelledRows(np.array([[1.0], [1.0]]), np.zeros(2, bool), np.array([0, 5]))
+        >>> rows.distinct().sequence.tolist()
+        [5]
+        """
+        order = np.argsort(-self.sequence, kind="stable")
+        keys = np.column_stack([self.features, self.positive])[order]
+        _, first = np.unique(keys, axis=0, return_index=True)
+        return self.take(np.sort(order[first]))
+
     def to_bytes(self) -> bytes:
         """As a compressed NumPy array: plain numbers, nothing that could run."""
         buffer = io.BytesIO()

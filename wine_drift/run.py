@@ -22,13 +22,20 @@ import pandas as pd
 from wine_drift import batches
 from wine_drift.champion import Champion
 from wine_drift.dataset import load_schema
-from wine_drift.errors import BadBatch, SettingsError, TableError, WineDriftError
+from wine_drift.errors import (
+    BadBatch,
+    FileUnreadable,
+    SettingsError,
+    TableError,
+    WineDriftError,
+)
 from wine_drift.exposition import Labels
 from wine_drift.ledger import Commit, Cursor, Ledger
+from wine_drift.locking import locked
 from wine_drift.measurement import Measurement, measure
 from wine_drift.model import Version
 from wine_drift.outbox import publish
-from wine_drift.policy import Decision, decide
+from wine_drift.policy import LOG_LOSS_RISE, Decision, decide
 from wine_drift.record import (
     batch_part,
     build_record,
@@ -45,7 +52,6 @@ from wine_drift.supply import (
     SIMULATED,
     Simulated,
     Supply,
-    Table,
     advance,
     find_supply,
     labelled_rows,
@@ -98,14 +104,15 @@ def run_batch(
             report = run.process(batch)
             run.tell_if_simulated()
             return report
-    with batches.locked(settings.home), Ledger.open(settings.home) as ledger:
+    with locked(settings.home), Ledger.open(settings.home) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         try:
             report = run.process(batch)
             run.tell_if_simulated()
-        except WineDriftError as error:
-            ledger.record_run(run.facts(success=False, outcome=type(error).__name__))
-            publish(settings, ledger)  # the failure itself is what is published
+        except Exception as error:
+            with contextlib.suppress(WineDriftError, OSError):  # the first error is the one to tell
+                ledger.record_run(run.facts(success=False, outcome=type(error).__name__))
+                publish(settings, ledger)  # the failure itself is what is published
             raise
         report.record["push"], failure = publish(settings, ledger)
         return Report(report.record, report.error or failure)
@@ -128,11 +135,11 @@ def train_now(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("train has no dry run", remedy="try it in another --home")
-    with batches.locked(settings.home), Ledger.open(settings.home) as ledger:
+    with locked(settings.home), Ledger.open(settings.home) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         record = run.train()
         run.tell_if_simulated()
-        ledger.record_run(run.facts(success=True, outcome=record["outcome"]))
+        # not recorded as a run: training by hand must not hide that the schedule is dead
         record["push"], failure = publish(settings, ledger)
         return Report(record, failure)
 
@@ -155,6 +162,7 @@ class _Run:
 
     def process(self, path: Path | None) -> Report:
         """Everything up to the commit, and putting the file away."""
+        self.champion.check_schema()
         if path is None and self.source != "inbox" and self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)  # the stream is what it leaves
         with self.stage("load"):
@@ -168,10 +176,11 @@ class _Run:
             with self.stage("load"):
                 frame = self.read(claim)
             with self.stage("screen"):
-                screened = screen(frame, self.schema)
+                # the table as a whole was screened before it was cut into slices
+                screened = screen(frame, self.schema, whole_file=claim.path is not None)
+        except FileUnreadable:
+            raise
         except (BadBatch, TableError) as error:
-            if claim.path is None:
-                raise  # a slice of the table: the table is at fault, not a batch
             return self.quarantine(claim, error)
         if self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)
@@ -203,17 +212,23 @@ class _Run:
         if inbox is None:
             raise SettingsError("source is inbox, but no inbox is set", remedy="set --inbox")
         claim, leftovers = batches.claim_oldest(
-            inbox, SUFFIXES, lambda content_id: self.ledger.batch(content_id) is not None
+            inbox,
+            SUFFIXES,
+            lambda content_id: self.ledger.batch(content_id) is not None,
+            say=self.say,
         )
         for known in leftovers:
-            done = self.ledger.batch(known.content_id) or {}
-            self.tidy(known, "archive" if done["outcome"] == "processed" else "quarantine")
+            done = self.ledger.batch(known.content_id)
+            processed = done is not None and done["outcome"] == "processed"
+            self.tidy(known, "archive" if processed else "quarantine")
         return claim
 
     def read(self, claim: batches.Claim) -> pd.DataFrame:
         """Rows of the claimed batch."""
         if claim.path is not None:
-            return read_table(claim.path)
+            frame = read_table(claim.path)
+            batches.check_unchanged(claim)
+            return frame
         supply = self.needed_supply("the batch is gone")
         return supply.read(claim, self.champion.cursor(supply))
 
@@ -251,6 +266,7 @@ class _Run:
             reference_log_loss=self.champion.version.losses.mean or 0.0,
             log_loss_p_value=measured.log_loss_p_value,
             set_aside_share=screened.faulty_share,
+            batch_labelled=len(fresh),
             recent_labelled=n_rows + len(fresh),
             recent_positives=n_positive + int(fresh.positive.sum()),
             retrain=settings.retrain,
@@ -296,6 +312,7 @@ class _Run:
                 severity_drift=settings.severity_drift,
                 severity_major=settings.severity_major,
                 max_set_aside=settings.max_set_aside,
+                log_loss=LOG_LOSS_RISE * (champion.losses.mean or 0.0),
             ),
         )
 
@@ -401,6 +418,7 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         """By hand: the first champion, or a challenger on the labelled rows that are there."""
+        self.champion.check_schema()
         if self.champion.manifest is None:
             self.train_first(share=1.0)
             return build_record("trained", model={"version": self.champion.version.version})
@@ -450,10 +468,12 @@ class _Run:
         default = settings.source == "auto" and settings.inbox is None and settings.schema is None
         if found is None and default and trained_on in (None, SIMULATED):
             found = Simulated(self.schema, settings)
-        if isinstance(found, Table) and trained_on == SIMULATED:
+        simulated = isinstance(found, Simulated)
+        if found is not None and trained_on is not None and simulated != (trained_on == SIMULATED):
+            kind = "simulated" if trained_on == SIMULATED else "real"
             raise SettingsError(
-                f"the champion of {settings.home} was trained on simulated wines",
-                remedy=f"start another --home for {found.name}",
+                f"the champion of {settings.home} was trained on {kind} data",
+                remedy=f"start another --home for {found.name} data",
             )
         return found
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import FrameType
@@ -57,13 +58,18 @@ def run_every(
         if code != 0:
             say(f"the run ended with exit code {code}")
 
+    def shut_down() -> None:
+        while not scheduler.running:  # the signal came while it was starting
+            time.sleep(0.01)
+        scheduler.shutdown()
+
     def stop(signum: int, frame: FrameType | None) -> None:
         if child.stopping:
             child.kill()
             return
         child.stopping = True
         # shutdown() waits for the run in hand, and a signal handler must not
-        threading.Thread(target=scheduler.shutdown, name="shutdown").start()
+        threading.Thread(target=shut_down, name="shutdown").start()
 
     earlier = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -58,7 +58,7 @@ class Screened:
         return np.column_stack([self.features, self.target])
 
 
-def screen(frame: pd.DataFrame, schema: Schema) -> Screened:
+def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> Screened:
     """Check a batch against the schema.
 
     Parameters
@@ -66,6 +66,8 @@ def screen(frame: pd.DataFrame, schema: Schema) -> Screened:
     frame : DataFrame
         As read; columns in any order. The target may be absent, or empty in some rows.
     schema : Schema
+    whole_file : bool
+        False for a slice of a table: a feature without one number in it is then a matter of rows.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def screen(frame: pd.DataFrame, schema: Schema) -> Screened:
     out_of_range = {}
     for j, feature in enumerate(schema.features):
         values, is_text = _numbers(frame[feature.name])
-        if is_text.any() and not np.isfinite(values).any():
+        if whole_file and is_text.any() and not np.isfinite(values).any():
             row = int(is_text.argmax())
             cell = str(frame[feature.name].iloc[row])[:40]
             raise BadBatch(

@@ -6,6 +6,7 @@ line option `--<key>`, with the same name and the same check everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import tomllib
 import types
@@ -100,13 +101,13 @@ class Settings:
     severity_major: float = _key("severity from which drift is called major", 0.25, low=0)
     min_rows: int = _key("drift is not judged on fewer rows", 50, low=1)
     max_set_aside: float = _key(
-        "from this share of faulty rows on, the source is at fault: hold", 0.2, low=0, high=1
+        "from this share of faulty rows on, the source is at fault: hold", 0.2, low=0.001, high=1
     )
 
     retrain: str = _key(
         "auto, or never", "auto", choices=("auto", "never"), section="Training and retraining"
     )
-    rounds: int = _key("trees of a model", 200, low=1, high=10_000)
+    rounds: int = _key("trees of a model", 200, low=5, high=10_000)
     min_labelled: int = _key(
         "labelled rows since the last promotion that retraining needs", 100, low=10
     )
@@ -229,8 +230,11 @@ def _layers(
     known = specification()
     if file is None and environ.get(ENV_SETTINGS_FILE):
         file = Path(environ[ENV_SETTINGS_FILE])
-    if file is not None or Path(DEFAULT_FILE).is_file():
-        path = file or Path(DEFAULT_FILE)
+    if file is None:
+        with contextlib.suppress(OSError):  # a service user may not read the current folder
+            file = Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None
+    if file is not None:
+        path = file
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -240,6 +244,8 @@ def _layers(
         else:
             for key, raw in content.items():
                 if key in known:
+                    if kind(key) is Path and isinstance(raw, str) and raw[:1] not in ("", "~"):
+                        raw = str(path.parent / raw)  # a schedule starts in any folder
                     if raw != "":  # as with variables, empty is not given
                         yield key, f"{path}: {key}", raw
                 else:
@@ -322,6 +328,10 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
     if ("username" in values) != ("password_file" in values):
         place = places.get("username") or places.get("password_file")
         mistakes.append(f"{place}: username and password_file go together")
+    window = values.get("window_rows", Settings.window_rows)
+    if window < values.get("min_labelled", Settings.min_labelled):
+        place = places.get("window_rows") or places.get("min_labelled")
+        mistakes.append(f"{place}: window_rows is below min_labelled: nothing could be trained")
     textfile = values.get("textfile")
     if textfile is not None and textfile.suffix != ".prom":
         mistakes.append(f"{places['textfile']}: node_exporter only reads names that end in .prom")

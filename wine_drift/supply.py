@@ -6,6 +6,7 @@ simulated one, which never ends.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -32,15 +33,16 @@ class Table:
 
     def __init__(self, path: Path, schema: Schema, settings: Settings) -> None:
         self.name = path.name
-        self.stream = dataset.file_sha256(path)
         self._frame = read_table(path)
         self._schema, self._settings = schema, settings
         self._screened = _screened_table(path, self._frame, schema)
+        # by content: the same table in other bytes, zipped say, is the same stream
+        self.stream = hashlib.sha256(self._screened.matrix.tobytes()).hexdigest()
 
     def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor]:
         """Good labelled rows of the first part of the stream, and where the rest begins."""
         order = self._order(self._settings.seed)
-        cut = batches.group_cut(self._screened.matrix, order, share=share)
+        cut = batches.group_cut(self._screened.features, order, share=share)
         used = np.zeros(len(order), dtype=bool)
         used[order[:cut]] = True
         rows = labelled_rows(self._screened, self._schema, used & self._screened.labelled, 0)
@@ -49,6 +51,20 @@ class Table:
     def start(self) -> Cursor:
         """Cursor of a stream that was never read."""
         return Cursor(self.stream, self._settings.seed, 0, 0)
+
+    def share_seen(self, rows: LabelledRows) -> float:
+        """Share of the labelled rows that are among others, such as those of a training."""
+        screened = self._screened
+        mine = labelled_rows(screened, self._schema, screened.labelled, 0)
+        return float(mine.seen_in(rows).mean()) if len(mine) else 0.0
+
+    def faults(self) -> str:
+        """Why rows cannot be used, for people: "369 bad label, 2 missing"."""
+        return ", ".join(
+            f"{number} {reason.replace('_', ' ')}"
+            for reason, number in self._screened.set_aside.items()
+            if number
+        )
 
     def claim(self, cursor: Cursor) -> batches.Claim | None:
         """The next batch; None when the stream has ended."""
@@ -77,7 +93,7 @@ class Table:
         )
 
     def _order(self, seed: int) -> np.ndarray:
-        return batches.stream_order(self._screened.matrix, seed=seed)
+        return batches.stream_order(self._screened.features, seed=seed)
 
 
 class Simulated:
@@ -106,6 +122,14 @@ class Simulated:
     def start(self) -> Cursor:
         """Cursor of a stream that was never read."""
         return Cursor(self.stream, self._settings.seed, 0, 0)
+
+    def share_seen(self, rows: LabelledRows) -> float:
+        """None of these rows was ever drawn for a training."""
+        return 0.0
+
+    def faults(self) -> str:
+        """Rows that are drawn have none."""
+        return ""
 
     def claim(self, cursor: Cursor) -> batches.Claim | None:
         """The next batch; there always is one."""

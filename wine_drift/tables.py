@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
-from wine_drift.errors import TableError
+from wine_drift.errors import FileUnreadable, TableError
 
 if TYPE_CHECKING:  # pandas is loaded by the first table, not by --help
     import pandas as pd
@@ -54,7 +54,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown method
         raise TableError(f"{path}: {error}", remedy="use a plain zip file") from error
     except OSError as error:
-        raise TableError(
+        raise FileUnreadable(
             f"{path}: {error.strerror or error}", remedy="check that the file is there and readable"
         ) from error
 
