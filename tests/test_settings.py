@@ -114,8 +114,8 @@ def test_the_stronger_layer_wins(
 def test_layers_mix() -> None:
     """Each setting comes from its own strongest layer."""
     file = write("budget = 200\nseed = 7\nrounds = 9\n")
-    loaded = load_settings({"rounds": 3}, {"WINE_DRIFT_SEED": "8"}, file=file)
-    assert (loaded.budget, loaded.seed, loaded.rounds, loaded.min_rows) == (200, 8, 3, 50)
+    loaded = load_settings({"rounds": 7}, {"WINE_DRIFT_SEED": "8"}, file=file)
+    assert (loaded.budget, loaded.seed, loaded.rounds, loaded.min_rows) == (200, 8, 7, 50)
 
 
 @pytest.mark.parametrize("name", NAMES)
