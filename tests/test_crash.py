@@ -24,7 +24,7 @@ Kill = Callable[..., None]
 # that is named. Everything heavy is loaded once, by the parent, which computes nothing itself.
 PARENT = """
 import importlib, json, os, signal, sys
-import lightgbm, pandas, sklearn.model_selection
+import wine_drift.model, pandas, sklearn.model_selection
 from wine_drift.cli import main
 from wine_drift.run import run_batch
 

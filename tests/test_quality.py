@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,9 @@ MEASURES = [
 
 
 @pytest.fixture(scope="module")
-def wine() -> tuple[Any, Any]:
+def wine(red_wine_csv: Path) -> tuple[Any, Any]:
     """Labels (quality above 6.5) and out-of-fold scores of the real red wines, shuffled."""
-    path = os.environ.get("WINE_DRIFT_DATA")
-    if not path:
-        pytest.skip("needs the real red-wine table: set WINE_DRIFT_DATA")
-    table = pd.read_csv(path, sep=";").sample(frac=1, random_state=0)
+    table = pd.read_csv(red_wine_csv, sep=";").sample(frac=1, random_state=0)
     x = table.drop(columns="quality").to_numpy()
     y = (table["quality"] > 6.5).to_numpy()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

@@ -127,7 +127,7 @@ class _Families:
 
     def __init__(self, pipeline: str) -> None:
         self._pipeline = pipeline
-        self._families: dict[str, Metric] = {}
+        self._families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
 
     def gauge(self, name: str, value: float | None, *labels: str) -> None:
         """Add a sample; None is undefined and adds nothing."""
@@ -155,7 +155,7 @@ class _Families:
         label_names, text = catalogue[name]
         if name not in self._families:
             self._families[name] = kind(prefix + name, text, labels=["pipeline", *label_names])
-        self._families[name].add_metric([self._pipeline, *labels], float(value))  # type: ignore[attr-defined]
+        self._families[name].add_metric([self._pipeline, *labels], float(value))
 
     def all(self) -> list[Metric]:
         """Families that have a sample, by name."""

@@ -176,10 +176,8 @@ def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
 
 def _number(cell: object) -> float:
     try:
-        return float(cell)  # type: ignore[arg-type]  # whatever it is, it is one or it is not
-    except OverflowError:
-        return np.inf
-    except (TypeError, ValueError):
+        return float(str(cell))
+    except ValueError:
         return np.nan
 
 
