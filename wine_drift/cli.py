@@ -38,6 +38,7 @@ PUBLISHING = (
 )
 JUDGING = ("budget", "severity_drift", "severity_major", "min_rows", "max_set_aside", "retrain")
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 METAVARS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
 
@@ -48,9 +49,11 @@ def takes(*names: str) -> Callable[[F], F]:
         for name in reversed(("home", *names)):
             metadata = specification()[name].metadata
             flag = "--" + name.replace("_", "-")
-            text = metadata["help"] + (
-                f" [{'|'.join(metadata['choices'])}]" if metadata["choices"] else ""
-            )
+            text, default = metadata["help"], specification()[name].default
+            if metadata["choices"]:
+                text += f" [{'|'.join(metadata['choices'])}]"
+            if isinstance(default, str | int | float) and kind(name) is not bool:
+                text += f" (default {default})"
             if kind(name) is bool:
                 option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
             else:
@@ -84,7 +87,7 @@ class Commands(click.Group):
             ctx.exit(StateUnreadable.exit_code)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(package_name="wine-drift", message="%(prog)s %(version)s")
 def main() -> None:
     """Watch a model in production and keep it good, one batch a run.

@@ -65,7 +65,7 @@ class Settings:
     """Everything that a run can be told. Times are in seconds, shares in [0, 1]."""
 
     home: Path = _key(
-        "folder that holds everything: ledger, models, archive, quarantine",
+        "folder that holds everything (default: wine-drift in the platform's data folder)",
         factory=_default_home,
         section="Where things are",
     )
