@@ -182,16 +182,15 @@ def push(file: str | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--last", default=15, show_default=True, help="batches to show")
-@takes("json")
-def status(last: int, file: str | None, **options: Any) -> None:
+@takes("last", "json")
+def status(file: str | None, **options: Any) -> None:
     """Show the model, the last run and the last batches."""
     settings = _settings(file, options)
     from wine_drift.ledger import Ledger
     from wine_drift.report import status_text
 
     with Ledger.open(settings.home, read_only=True) as ledger:
-        records, snapshot = ledger.records(last), ledger.snapshot()
+        records, snapshot = ledger.records(settings.last), ledger.snapshot()
     if settings.json:
         _print_json({"champion": snapshot.champion, "run": snapshot.run, "batches": records})
     else:
@@ -236,29 +235,28 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--batches", default=1, show_default=True, type=click.IntRange(1), help="how many")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder to write to")
-@takes("data", "schema", "source", *STREAM)
-def simulate(batches: int, out: Path, file: str | None, **options: Any) -> None:
+@takes("out", "batches", "data", "schema", "source", *STREAM)
+def simulate(file: str | None, **options: Any) -> None:
     """Write batch files with a drift scenario, of the table or of simulated wines."""
     settings = _settings(file, options)
+    if settings.out is None:
+        raise SettingsError("no folder to write to", remedy="name one with --out")
     from wine_drift.dataset import load_schema
     from wine_drift.supply import write_simulated
 
     schema = load_schema(settings.schema)
-    for path in write_simulated(settings, schema, n_batches=batches, out=out):
+    for path in write_simulated(settings, schema, n_batches=settings.batches, out=settings.out):
         click.echo(path)
 
 
 @main.command("fetch-data")
-@click.option("--url", help="another place that has the same file")
-@takes()
-def fetch_data(url: str | None, file: str | None, **options: Any) -> None:
+@takes("url")
+def fetch_data(file: str | None, **options: Any) -> None:
     """Download the UCI red-wine table into HOME/data and print where it is."""
     settings = _settings(file, options)
     from wine_drift.dataset import URL, fetch
 
-    click.echo(fetch(settings.home, url=url or URL, progress=sys.stderr.isatty()))
+    click.echo(fetch(settings.home, url=settings.url or URL, progress=sys.stderr.isatty()))
 
 
 @main.command()

@@ -140,8 +140,17 @@ class Settings:
         "never",
         choices=("never", "drift", "major"),
     )
-    every: float = _key("schedule: seconds from the start of one run to the next", 900.0, low=1)
+    every: float = _key(
+        "schedule: seconds from the start of one run to the next",
+        900.0,
+        low=1,
+        section="Other commands",
+    )
     run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
+    last: int = _key("status: batches to show", 15, low=1)
+    batches: int = _key("simulate: batch files to write", 1, low=1)
+    out: Path | None = _key("simulate: folder to write to")
+    url: str | None = _key("fetch-data: another place that has the same file")
     max_age: float = _key("health: oldest acceptable last success, in seconds", 86_400.0, low=1)
 
 
