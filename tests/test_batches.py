@@ -359,4 +359,4 @@ def test_the_home_is_private() -> None:
     with locked(Path("home")):
         assert Path("home").stat().st_mode & 0o077 == 0
     with pytest.raises(AttributeError):
-        Claim("0" * 64, "a", "file").name = "b"  # type: ignore[misc]
+        Claim("0" * 64, "a", "file").name = "b"

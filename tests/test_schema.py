@@ -276,3 +276,12 @@ def test_home_keeps_to_its_schema(cancer: pd.DataFrame, cancer_toml: str) -> Non
     Path("fewer.toml").write_text(fewer, encoding="utf-8")
     result = command("run-batch", "bc.csv", *home, "--schema", "fewer.toml", code=2)
     assert "the schema is another" in result.output
+
+
+def test_spaces_in_the_rule_make_no_other_question() -> None:
+    """`>6.5` and ` >  6.5 ` are the same schema."""
+    rules = [
+        {"column": "y", "positive": rule, "minimum": 0} for rule in (">6.5", " >  6.5 ", "> 6.5")
+    ]
+    schemas = [parse_schema({"name": "t", "target": t, "feature": [{"name": "x"}]}) for t in rules]
+    assert schemas[0] == schemas[1] == schemas[2]

@@ -152,7 +152,9 @@ def test_reachable_from_the_command_line(name: str) -> None:
 
 def test_no_option_without_a_setting() -> None:
     """Every command has --home, and no option shares a setting's name with another meaning."""
-    commands = {**main.commands, **main.commands["models"].commands}  # type: ignore[attr-defined]
+    models = main.commands["models"]
+    assert isinstance(models, click.Group)
+    commands = {**main.commands, **models.commands}
     for command in commands.values():
         names = {p.name for p in command.params}
         assert isinstance(command, click.Group) or command.name == "init" or "home" in names
@@ -163,7 +165,7 @@ def test_no_option_without_a_setting() -> None:
 def test_settings_are_frozen() -> None:
     """A run cannot change its own settings."""
     with pytest.raises(AttributeError):
-        load_settings({}, {}).seed = 1  # type: ignore[misc]
+        load_settings({}, {}).seed = 1
 
 
 @pytest.mark.parametrize(

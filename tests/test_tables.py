@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from wine_drift.cli import main
-from wine_drift.errors import TableError
+from wine_drift.errors import FileUnreadable, TableError
 from wine_drift.tables import SUFFIXES, read_table
 
 FRAME = pd.DataFrame(
@@ -27,9 +27,9 @@ FRAME = pd.DataFrame(
 )
 
 
-def as_csv(separator: str, **options: object) -> bytes:
+def as_csv(separator: str, **options: Any) -> bytes:
     """Write the frame as CSV text."""
-    text: str = FRAME.to_csv(sep=separator, index=False, **options)  # type: ignore[call-overload]
+    text: str = FRAME.to_csv(sep=separator, index=False, **options)
     return text.encode()
 
 
@@ -42,10 +42,10 @@ def as_zip(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> b
     return buffer.getvalue()
 
 
-def as_parquet(frame: pd.DataFrame = FRAME, **options: object) -> bytes:
+def as_parquet(frame: pd.DataFrame = FRAME, **options: Any) -> bytes:
     """Write a frame as Parquet."""
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, **options)  # type: ignore[call-overload]
+    frame.to_parquet(buffer, **options)
     return buffer.getvalue()
 
 
@@ -263,12 +263,11 @@ def test_folder_instead_of_a_file(suffix: str, content: bool) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_file() -> None:
-    """A file without the right to read is named with the reason."""
-    path = write("t.csv", SEMICOLONS)
-    path.chmod(0)
-    with pytest.raises(TableError, match="Permission denied"):
+    """A file that the system will not open, whoever asks, is named with the reason."""
+    path = Path("t.csv")
+    path.symlink_to(path)
+    with pytest.raises(FileUnreadable, match=r"t\.csv: Too many levels of symbolic links"):
         read_table(path)
 
 

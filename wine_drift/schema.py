@@ -146,7 +146,10 @@ def parse_schema(table: Mapping[str, Any]) -> Schema:
     target = section(table.get("target"), "target", {"column", "positive", "minimum", "maximum"})
     column = text(target.get("column"), "target.column")
     positive = text(target.get("positive"), "target.positive")
-    if positive and not _RULE.fullmatch(positive):
+    rule = _RULE.fullmatch(positive)
+    if rule:
+        positive = f"{rule[1]} {rule[2]}"  # spaces make no other question
+    elif positive:
         mistakes.append(f'target.positive: {positive!r} is not a comparison such as "> 6.5"')
     target_range = (
         number(target.get("minimum"), "target.minimum", -math.inf),
