@@ -275,3 +275,21 @@ def test_rows_sent_again_do_not_open_the_gate() -> None:
         assert attempt.gate.n_rows <= 120
         promoted += attempt.gate.promote
     assert promoted <= 3
+
+
+def test_training_rows_in_a_batch_are_told(
+    cli: Cli, record: Record, tmp_path: Path, red_wine_csv: Path, wines: Wines
+) -> None:
+    """A file of rows that the champion was trained on is counted as such; other rows are not."""
+    home = tmp_path / "h"
+    cli("train", "--home", home, "--data", red_wine_csv, "--rounds", "20")
+    found = record("run-batch", wines("old.csv", 0, 100), "--home", home)["batch"]
+    assert found["seen_in_training"] == found["labelled"] > 80
+    assert "flatters" in cli("run-batch", "old.csv", "--home", home).stdout
+    new = wines(
+        "new.csv",
+        0,
+        100,
+        edit=lambda cells: [*cells[:10], f"{float(cells[10]) + 0.0123}", cells[11]],
+    )
+    assert record("run-batch", new, "--home", home)["batch"]["seen_in_training"] == 0

@@ -31,7 +31,14 @@ def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
 
 
 def batch_part(
-    screened: Screened, *, batch_id: str, name: str, source: str, sequence: int, positive: int
+    screened: Screened,
+    *,
+    batch_id: str,
+    name: str,
+    source: str,
+    sequence: int,
+    positive: int,
+    seen_in_training: int,
 ) -> dict[str, Any]:
     """What arrived."""
     return {
@@ -43,6 +50,7 @@ def batch_part(
         "accepted": int(screened.accepted.sum()),
         "labelled": int(screened.labelled.sum()),
         "positive": positive,
+        "seen_in_training": seen_in_training,
         "set_aside": screened.set_aside,
         "faulty_share": screened.faulty_share,
         "missing": screened.missing,

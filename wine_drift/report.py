@@ -76,6 +76,9 @@ def run_text(record: Mapping[str, Any]) -> str:
         told = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in aside.items())
         lines.append(_row("set aside", told))
     lines.append(_row("quality", _quality(record["quality"])))
+    if batch["seen_in_training"]:
+        told = f"{batch['seen_in_training']} labelled rows were in the champion's training"
+        lines.append(_row("", f"{told}: this quality flatters it"))
     lines.append(_row("drift", _drift(record["drift"])))
     decision = record["decision"]
     why = "; ".join(REASONS[reason] for reason in decision["reasons"])

@@ -192,7 +192,8 @@ class _Run:
             self.progress("training a challenger")
             with self.stage("retrain"):
                 promoted, retraining = self.champion.try_challenger(fresh, decision.reasons[0])
-        record = self.describe(claim, screened, measured, decision, retraining)
+        seen = int(fresh.seen_in(self.champion.version.rows).sum())
+        record = self.describe(claim, screened, measured, decision, retraining, seen=seen)
         if not self.settings.dry_run:
             if not screened.accepted.all():
                 kept = set_aside_rows(frame, screened, self.schema)
@@ -283,6 +284,8 @@ class _Run:
         measured: Measurement,
         decision: Decision,
         retraining: Mapping[str, Any] | None,
+        *,
+        seen: int,
     ) -> dict[str, Any]:
         """The record of the batch."""
         champion, settings = self.champion.version, self.settings
@@ -295,6 +298,7 @@ class _Run:
                 source=claim.source,
                 sequence=self.ledger.next_sequence(),
                 positive=measured.quality.n_positive,
+                seen_in_training=seen,
             ),
             model={"version": champion.version},
             quality=quality_part(
