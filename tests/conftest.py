@@ -181,7 +181,7 @@ def _kept(home: Path) -> dict[str, Any]:
         "counters": counters,
         "versions": [untimed(manifest) for manifest in versions],
         "champion": champion and champion["version"],
-        "detectors": [state and [profile.to_dict() for profile in state] for state in states],
+        "detectors": states,
         "rows": rows and (rows.features.tolist(), rows.positive.tolist(), rows.sequence.tolist()),
         "manifests": {
             str(path.relative_to(home)): untimed(json.loads(path.read_text(encoding="utf-8")))

@@ -19,7 +19,8 @@ PACKAGE = Path(wine_drift.__file__).parent
 
 CORE = {
     *("schema", "simulate", "screening", "profile", "rows", "drift", "quality", "policy"),
-    *("measurement", "exposition", "record", "report"),
+    *("evidence", "outcomes", "faults", "reference", "detector", "causes", "streams"),
+    *("measurement", "exposition", "record", "explanation", "report"),
 }
 EDGES = {
     "settings",
@@ -38,6 +39,7 @@ CONDUCTORS = [
     "supply",
     "champion",
     "run",
+    "selftest",
 ]  # each may import those before it
 FRONT = {"cli", "__main__"}
 BOTTOM = {"errors", "__init__"}
@@ -234,6 +236,7 @@ def used_home(red_wine_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> s
         ["--version"],
         *([name, "--help"] for name in sorted(main.commands)),
         ["models", "list", "--help"],
+        ["selftest", "power", "--help"],
         ["init", "new.toml"],
         ["run-batch", "--budget", "many"],
     ],
@@ -251,6 +254,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     [
         ["status"],
         ["status", "--json"],
+        ["explain"],
         ["metrics"],
         ["push"],
         ["health"],

@@ -9,7 +9,6 @@ import pytest
 
 from wine_drift.errors import StateUnreadable
 from wine_drift.ledger import Commit, Cursor, Ledger
-from wine_drift.profile import Profile
 from wine_drift.rows import LabelledRows
 
 RUN = {"finished_at": 12.5, "success": True, "outcome": "processed"}
@@ -24,7 +23,6 @@ def rows(n: int, sequence: int) -> LabelledRows:
 
 def commit(content_id: str, sequence: int = 1, **changes) -> Commit:
     """A commit that touches everything."""
-    profile = Profile(np.ones((2, 20)), np.zeros(2))
     usual = {
         "content_id": content_id,
         "outcome": "processed",
@@ -32,7 +30,7 @@ def commit(content_id: str, sequence: int = 1, **changes) -> Commit:
         "run": RUN,
         "counters": {("batches", (("outcome", "success"),)): 1, ("rows", ()): 30},
         "cursor": Cursor("table", 7, 100 * sequence, sequence),
-        "detector": ("v1", profile, profile.scaled(0.5)),
+        "detector": ("v1", {"pool": [sequence]}),
         "labelled": rows(30, sequence),
     }
     return Commit(**(usual | changes))
@@ -46,9 +44,8 @@ def test_a_batch_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert ledger.batch("a") == {"outcome": "processed", "retraining": None, "n": 1}
         assert ledger.batch("b") is None
         assert ledger.cursor("table") == Cursor("table", 7, 100, 1)
-        pool, window = ledger.detector("v1")
-        assert pool.counts.sum() == 40
-        assert window.counts.sum() == 20
+        assert ledger.detector("v1") == {"pool": [1]}
+        assert ledger.detector("v2") is None
         assert ledger.labelled_counts(after=0) == (30, 10)
         assert ledger.labelled_rows(1, after=0).features.ravel().tolist() == list(range(30))
         snapshot = ledger.snapshot()
@@ -95,18 +92,17 @@ def test_promotion_swaps_champion_and_detector_together(tmp_path: Path) -> None:
     """After one commit the new version serves, since that batch, with its own detector."""
     first = {"version": "v1", "number": 1}
     second = {"version": "v2", "number": 2}
-    empty = Profile(np.zeros((2, 20)), np.zeros(2))
     with Ledger.open(tmp_path) as ledger:
         assert ledger.champion() is None
         ledger.commit_champion(first, Cursor("table", 7, 50, 0))
         assert ledger.champion() == first
         assert ledger.champion_since() == 0
         ledger.commit_batch(commit("a"), window_rows=1000)
-        promotion = commit("b", 2, promoted=second, detector=("v2", empty, empty))
+        promotion = commit("b", 2, promoted=second, detector=("v2", {}))
         ledger.commit_batch(promotion, window_rows=1000)
         assert ledger.champion() == second
         assert ledger.champion_since() == 2
-        assert ledger.detector("v2")[0].counts.sum() == 0
+        assert ledger.detector("v2") == {}
         assert ledger.versions() == [first, second]
 
 
@@ -119,16 +115,42 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
     assert not home.exists()
 
 
-def test_a_newer_ledger_is_refused_untouched(tmp_path: Path) -> None:
-    """A ledger from a newer release is told apart and not written to."""
+def test_a_batch_is_found_by_number_and_by_id(tmp_path: Path) -> None:
+    """The last batch, one by its number, one by the start of its id; no guess between two."""
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.find("") is None
+        for number, content_id in enumerate(("ab12", "ab34", "cd56"), start=1):
+            ledger.commit_batch(commit(content_id, number), window_rows=1000)
+        refused = commit("ef", 4, outcome="quarantined", detector=None, labelled=None)
+        ledger.commit_batch(refused, window_rows=1000)
+        found = {run: ledger.find(run) for run in ("", "2", "cd", "ab", "4", "ef", "x%", "99")}
+    assert {run: record and record["n"] for run, record in found.items()} == {
+        **{"": 3, "2": 2, "cd": 3},
+        **dict.fromkeys(("ab", "4", "ef", "x%", "99")),
+    }
+
+
+def test_what_selftest_found_is_told_of_its_own_version_only(tmp_path: Path) -> None:
+    """The power of a detector is published until another champion takes over."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion({"version": "v1", "number": 1}, None)
+        ledger.record_power({"version": "v1", "features": []})
+        assert ledger.snapshot().power == {"version": "v1", "features": []}
+        ledger.commit_champion({"version": "v2", "number": 2}, None)
+        assert ledger.snapshot().power is None
+
+
+@pytest.mark.parametrize(("number", "told"), [(99, "newer release"), (1, "older release")])
+def test_another_ledger_is_refused_untouched(tmp_path: Path, number: int, told: str) -> None:
+    """A ledger from another release is told apart and not written to."""
     with Ledger.open(tmp_path):
         pass
     path = tmp_path / "ledger.sqlite"
     content = bytearray(path.read_bytes())
-    content[60:64] = (99).to_bytes(4, "big")  # user_version, in the header of the file format
+    content[60:64] = number.to_bytes(4, "big")  # user_version, in the header of the file format
     path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(StateUnreadable, match="newer release"), Ledger.open(tmp_path):
+    with pytest.raises(StateUnreadable, match=told), Ledger.open(tmp_path):
         pass
     assert path.read_bytes() == before
 

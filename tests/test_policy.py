@@ -2,115 +2,204 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from wine_drift import report
-from wine_drift.drift import STATUSES
-from wine_drift.policy import decide, gate
+from wine_drift.detector import NOT_JUDGED, QUALITY_STATUSES, STATUSES
+from wine_drift.policy import DRIFT_REASONS, decide, gate
+from wine_drift.schema import CAUSES
 
-USUAL = {
+USUAL: dict[str, Any] = {
     "drift_status": "ok",
-    "log_loss": 0.28,
-    "reference_log_loss": 0.275,
-    "log_loss_p_value": 0.4,
-    "set_aside_share": 0.0,
+    "quality_status": "ok",
+    "causes": (),
+    "at_fault": False,
     "batch_labelled": 100,
     "recent_labelled": 300,
     "recent_positives": 40,
     "retrain": "auto",
-    "budget": 1000,
     "min_labelled": 100,
     "min_positives": 10,
-    "max_set_aside": 0.2,
 }
-WORSE = {"log_loss": 0.5, "log_loss_p_value": 1e-6}
+MAJOR = {"drift_status": "major"}
+DROP = {"quality_status": "drop"}
+CONCEPT = {"causes": ("concept_drift",)}
 
 
 @pytest.mark.parametrize(
     ("changes", "action", "reasons"),
     [
         pytest.param({}, "keep", ("no_drift",), id="healthy"),
-        pytest.param({"drift_status": "not_judged"}, "keep", ("too_few_rows",), id="small"),
-        pytest.param({"drift_status": "warn"}, "keep", ("drift_warn",), id="trivial drift"),
+        pytest.param({"drift_status": NOT_JUDGED}, "keep", ("too_few_rows",), id="small"),
+        pytest.param({"drift_status": "warn"}, "keep", ("drift_warn",), id="perhaps drift"),
+        pytest.param({"drift_status": "minor"}, "keep", ("drift_minor",), id="trivial drift"),
         pytest.param({"drift_status": "drift"}, "keep", ("drift",), id="drift alone"),
-        pytest.param({"drift_status": "major"}, "retrain", ("drift_major",), id="major drift"),
-        pytest.param(WORSE, "retrain", ("quality_drop",), id="worse"),
         pytest.param(
-            WORSE | {"drift_status": "drift"}, "retrain", ("quality_drop", "drift"), id="both"
+            {"drift_status": "drift", "causes": ("label_shift",)},
+            "keep",
+            ("drift", "label_shift"),
+            id="drift with a cause",
+        ),
+        pytest.param(MAJOR, "retrain", ("drift_major",), id="major drift"),
+        pytest.param(
+            MAJOR | {"causes": ("covariate_drift", "concept_drift")},
+            "retrain",
+            ("drift_major", "covariate_drift", "concept_drift"),
+            id="major drift with two causes",
+        ),
+        pytest.param({"quality_status": "warn"}, "keep", ("no_drift",), id="perhaps worse"),
+        pytest.param({"quality_status": "minor"}, "keep", ("no_drift",), id="hardly worse"),
+        pytest.param({"quality_status": NOT_JUDGED}, "keep", ("no_drift",), id="blind"),
+        pytest.param(
+            {"drift_status": NOT_JUDGED, "quality_status": NOT_JUDGED},
+            "keep",
+            ("too_few_rows",),
+            id="small and blind",
+        ),
+        pytest.param(DROP, "retrain", ("quality_drop",), id="worse"),
+        pytest.param(
+            DROP | CONCEPT, "retrain", ("quality_drop", "concept_drift"), id="worse with a cause"
         ),
         pytest.param(
-            {"log_loss": 0.29, "log_loss_p_value": 1e-6}, "keep", ("no_drift",), id="worse by 5 %"
+            DROP | {"drift_status": NOT_JUDGED}, "retrain", ("quality_drop",), id="small and worse"
         ),
         pytest.param(
-            {"log_loss": 0.5, "log_loss_p_value": 0.01}, "keep", ("no_drift",), id="perhaps chance"
+            DROP | CONCEPT | {"drift_status": "drift"},
+            "retrain",
+            ("quality_drop", "drift", "concept_drift"),
+            id="both",
         ),
         pytest.param(
-            {"log_loss": None, "log_loss_p_value": None}, "keep", ("no_drift",), id="blind"
+            MAJOR | {"recent_labelled": 100, "recent_positives": 10},
+            "retrain",
+            ("drift_major",),
+            id="just enough labels",
         ),
         pytest.param(
-            {"drift_status": "major", "recent_labelled": 99},
+            MAJOR | CONCEPT | {"recent_labelled": 99},
             "hold",
-            ("drift_major", "waiting_for_labels"),
+            ("drift_major", "concept_drift", "waiting_for_labels"),
             id="few labels",
         ),
         pytest.param(
-            {"drift_status": "major", "recent_positives": 9},
+            DROP | {"recent_positives": 9},
             "hold",
-            ("drift_major", "waiting_for_labels"),
+            ("quality_drop", "waiting_for_labels"),
             id="few positives",
         ),
         pytest.param(
-            {"drift_status": "major", "batch_labelled": 0},
+            MAJOR | {"batch_labelled": 0},
             "hold",
             ("drift_major", "waiting_for_labels"),
             id="drift without labels",
         ),
         pytest.param(
-            {"drift_status": "major", "retrain": "never"},
+            MAJOR | {"retrain": "never"},
             "hold",
             ("drift_major", "retrain_never"),
             id="switched off",
         ),
         pytest.param(
-            WORSE | {"drift_status": "major", "set_aside_share": 0.2},
+            DROP | CONCEPT | {"retrain": "never", "batch_labelled": 0},
             "hold",
-            ("data_fault", "quality_drop", "drift_major"),
-            id="broken source",
+            ("quality_drop", "concept_drift", "retrain_never"),
+            id="switched off, and without labels",
+        ),
+        pytest.param({"at_fault": True}, "hold", ("data_fault",), id="fault alone"),
+        pytest.param(
+            {"at_fault": True, "drift_status": NOT_JUDGED},
+            "hold",
+            ("data_fault",),
+            id="small fault",
+        ),
+        pytest.param(
+            DROP | MAJOR | CONCEPT | {"at_fault": True},
+            "hold",
+            ("data_fault", "quality_drop", "drift_major", "concept_drift"),
+            id="fault and all else",
+        ),
+        pytest.param(
+            MAJOR | {"at_fault": True, "retrain": "never", "recent_labelled": 0},
+            "hold",
+            ("data_fault", "drift_major"),
+            id="fault where nothing could be done",
         ),
     ],
 )
-def test_decision(changes: dict, action: str, reasons: tuple[str, ...]) -> None:
+def test_decision(changes: dict[str, Any], action: str, reasons: tuple[str, ...]) -> None:
     """Each situation has one action, and says why."""
     decision = decide(**(USUAL | changes))
     assert (decision.action, decision.reasons) == (action, reasons)
     assert set(reasons) <= set(report.REASONS)
 
 
-@given(
-    st.sampled_from(STATUSES),
-    st.floats(0, 1),
-    st.floats(0.1, 3),
-    st.floats(0, 1),
-    st.integers(0, 300),
-)
-def test_more_trouble_never_calms_a_decision(
-    status: str, aside: float, loss: float, p_value: float, labelled: int
-) -> None:
-    """A batch that keeps its model under trouble also keeps it under less."""
-    some = USUAL | {
-        "drift_status": status,
-        "set_aside_share": aside,
-        "log_loss": loss,
-        "log_loss_p_value": p_value,
-        "recent_labelled": labelled,
+situations = st.fixed_dictionaries(
+    {
+        "drift_status": st.sampled_from([*STATUSES, NOT_JUDGED]),
+        "quality_status": st.sampled_from([*QUALITY_STATUSES, NOT_JUDGED]),
+        "causes": st.sampled_from(
+            [names for n in range(3) for names in itertools.combinations(CAUSES, n)]
+        ),
+        "at_fault": st.booleans(),
+        "batch_labelled": st.sampled_from([0, 1, 100]),
+        "recent_labelled": st.integers(90, 110),
+        "recent_positives": st.integers(5, 15),
+        "retrain": st.sampled_from(["auto", "never"]),
+        "min_labelled": st.just(100),
+        "min_positives": st.just(10),
     }
+)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(situations)
+def test_any_decision_has_its_reasons_in_order(some: dict[str, Any]) -> None:
+    """Fault, quality, drift, causes, what stands in the way; each once, each with a sentence."""
+    reasons = decide(**some).reasons
+    order = [
+        "data_fault",
+        "quality_drop",
+        *DRIFT_REASONS.values(),
+        *CAUSES,
+        *("retrain_never", "waiting_for_labels", "no_drift", "too_few_rows"),
+    ]
+    assert reasons
+    assert list(reasons) == sorted(set(reasons), key=order.index)
+    assert set(reasons) <= set(report.REASONS)
+    assert set(some["causes"]) <= set(reasons)
+    assert ("quality_drop" in reasons) == (some["quality_status"] == "drop")
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(situations)
+def test_any_action_is_the_one_that_is_due(some: dict[str, Any]) -> None:
+    """A fault holds, whatever else; only an alarm retrains, and only if it may and can."""
+    alarm = some["quality_status"] == "drop" or some["drift_status"] == "major"
+    can = (
+        some["batch_labelled"] and some["recent_labelled"] >= 100 and some["recent_positives"] >= 10
+    )
+    due = "keep"
+    if some["at_fault"]:
+        due = "hold"
+    elif alarm:
+        due = "retrain" if can and some["retrain"] == "auto" else "hold"
+    assert decide(**some).action == due
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(situations)
+def test_more_trouble_never_calms_a_decision(some: dict[str, Any]) -> None:
+    """A batch that keeps its model under trouble also keeps it under less."""
     if decide(**some).action == "keep":
-        assert decide(**(some | {"log_loss": 0.1})).action == "keep"
-        assert decide(**(some | {"set_aside_share": 0.0})).action == "keep"
+        for calm in ({"quality_status": "ok"}, {"drift_status": "ok"}, {"at_fault": False}):
+            assert decide(**(some | calm)).action == "keep"
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 200))

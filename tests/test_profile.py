@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,13 +13,14 @@ from hypothesis.extra import numpy as hnp
 from wine_drift.profile import (
     N_BINS,
     Profile,
-    Reference,
     bin_edges,
     bin_numbers,
-    build_reference,
     count,
+    packed,
     rank_scores,
+    unpacked,
 )
+from wine_drift.reference import QUANTILES, Reference, build_reference
 
 values = hnp.arrays(
     float,
@@ -59,7 +61,7 @@ def test_chunks_add_up_to_the_whole(column: np.ndarray, cut: int) -> None:
     parts = count(column[:cut, None], edges) + count(column[cut:, None], edges)
     assert (whole.counts == parts.counts).all()
     assert (whole.missing == parts.missing).all()
-    assert whole.counts.sum() + whole.missing.sum() == column.size
+    assert whole.n_rows == column.size
 
 
 @given(values)
@@ -99,16 +101,92 @@ def test_rank_scores_are_legendre_like_on_even_bins() -> None:
     np.testing.assert_allclose(scale, np.sqrt(5) * (3 * u * u - 1) / 2, atol=1e-4)
 
 
+def test_rank_scores_take_leading_axes() -> None:
+    """The scores of a column do not depend on what stands beside it."""
+    shares = np.random.default_rng(3).dirichlet(np.ones(N_BINS), (4, 3))
+    shares[1, 2] = np.eye(N_BINS)[5]
+    scores = rank_scores(shares)
+    assert scores.shape == (4, 3, 2, N_BINS)
+    for s, j in np.ndindex(4, 3):
+        np.testing.assert_allclose(scores[s, j], rank_scores(shares[s, j]), rtol=1e-12)
+
+
+def test_streams_are_scaled_each_by_its_own_number() -> None:
+    """A factor for each stream, or one for all; true and false keep and drop."""
+    rng = np.random.default_rng(4)
+    profile = Profile(rng.poisson(9, (3, 2, N_BINS)) * 1.0, rng.poisson(2, (3, 2)) * 1.0)
+    scaled = profile.scaled(np.array([True, False, True]))
+    half = profile.scaled(0.5)
+    for s, factor in enumerate((1, 0, 1)):
+        assert (scaled.counts[s] == factor * profile.counts[s]).all()
+        assert (scaled.missing[s] == factor * profile.missing[s]).all()
+    assert (half.counts == profile.counts / 2).all()
+    assert (half.missing == profile.missing / 2).all()
+    assert half.n_rows.shape == (3,)
+
+
+def test_rows_are_those_of_the_column_that_has_most() -> None:
+    """A column that exists for some rows only does not make the batch smaller."""
+    profile = Profile(np.array([[30.0] + [0] * 19, [50] + [0] * 19]), np.array([25.0, 0.0]))
+    assert profile.n_rows == 55
+
+
+@given(hnp.arrays(float, hnp.array_shapes(max_dims=3), elements=st.sampled_from([0.0, 1, 2.5])))
+def test_packed_counts_are_unpacked_again(counts: np.ndarray) -> None:
+    """Shape and numbers survive JSON."""
+    again = unpacked(json.loads(json.dumps(packed(counts), allow_nan=False)))
+    np.testing.assert_array_equal(again, counts, strict=True)
+
+
 def test_a_reference_survives_json() -> None:
     """What is written is what is read, to the last bit."""
     rng = np.random.default_rng(1)
-    matrix = rng.normal(size=(200, 3))
+    matrix = rng.normal(size=(200, 4))
     matrix[:7, 1] = np.nan
-    reference = build_reference(matrix, ["a", "b", "c"])
-    again = Reference.from_dict(json.loads(json.dumps(reference.to_dict())))
+    matrix[:, 2] = np.nan
+    matrix[:, 3] = rng.random(200)
+    names = ("a", "b", "absent", "score")
+    plausible = np.array([[-np.inf, 9.0], [0.0, 5.0], [-np.inf, np.inf]])
+    reference = build_reference(matrix, names, matrix[:, 3] > 0.5, plausible)
+    again = Reference.from_dict(json.loads(json.dumps(reference.to_dict(), allow_nan=False)))
     assert again.to_dict() == reference.to_dict()
-    assert again.columns == ("a", "b", "c")
-    assert again.profile.missing.tolist() == [0, 7, 0]
+    assert again.columns == names
+    assert again.features == names[:3]
+    assert again.profile.missing.tolist() == [0, 7, 200, 0]
+    assert (again.correlation == reference.correlation).all()
+    np.testing.assert_array_equal(again.limits, reference.limits)
+    np.testing.assert_array_equal(again.quantiles, reference.quantiles)
+
+
+def test_a_reference_knows_ranges_and_quantiles_of_its_rows() -> None:
+    """The range is the one given, or that of the rows, widened by itself; quantiles are numpy's."""
+    column = np.array([np.nan, 3.0, 1.0, 2.0, np.inf, 1.5])
+    plausible = np.array([[0.5, np.inf]])
+    reference = build_reference(np.column_stack([column, column]), ["x", "score"], None, plausible)
+    assert reference.limits.tolist() == [[0.5, 5.0]]
+    finite = column[np.isfinite(column)]
+    assert reference.quantiles.tolist() == [np.quantile(finite, QUANTILES).tolist()] * 2
+    assert reference.profile.missing.tolist() == [2, 2]
+    assert build_reference(column[:, None], ["x"]).limits.tolist() == [[-1.0, 5.0]]
+
+
+def test_nothing_is_the_summary_of_no_rows() -> None:
+    """It adds nothing, and has the shapes of every other."""
+    rng = np.random.default_rng(5)
+    reference = build_reference(rng.random(size=(60, 3)), ["a", "b", "score"])
+    none = np.zeros(0)
+    empty = reference.summarise(np.zeros((0, 2)), none, none.astype(bool), none.astype(bool))
+    assert reference.nothing().to_dict() == empty.to_dict()
+    assert (empty + reference.summary).to_dict() == reference.summary.to_dict()
+
+
+@pytest.mark.parametrize(("shape", "names"), [((9, 2), ["a"]), ((9,), ["a"]), ((0, 2), ["a", "b"])])
+def test_a_reference_has_rows_and_a_name_for_each_column(
+    shape: tuple[int, ...], names: list[str]
+) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match="a matrix of shape"):
+        build_reference(np.ones(shape), names)
 
 
 def test_correlation_of_rank_scores_equals_numpys() -> None:
@@ -128,4 +206,5 @@ def test_constant_and_empty_columns_are_harmless() -> None:
     matrix = np.column_stack([np.ones(50), np.full(50, np.nan), np.arange(50.0)])
     reference = build_reference(matrix, ["constant", "absent", "fine"])
     assert not reference.correlation[:4].any()
+    assert [edges.size for edges in reference.edges[:2]] == [0, 0]
     assert isinstance(count(matrix, reference.edges), Profile)

@@ -501,7 +501,10 @@ def test_drifted_stream_leads_to_a_promotion(
     *batches, end = done
     assert end["outcome"] == "end_of_stream"
     assert [r["drift"]["status"] for r in batches[:3]] == ["ok", "ok", "major"]
-    assert batches[2]["decision"] == {"action": "retrain", "reasons": ["drift_major"]}
+    assert batches[2]["decision"] == {
+        "action": "retrain",
+        "reasons": ["drift_major", "covariate_drift"],
+    }
     tried = [r["retraining"] for r in batches if r["retraining"]]
     promoted = [part for part in tried if part["outcome"] == "promoted"]
     assert promoted and all(part["gate"]["p_value"] < 0.1 for part in promoted)
@@ -528,7 +531,8 @@ def test_evidence_is_against_all_that_came_before(
     earlier, later = wines("a.csv", 0, 100), wines("b.csv", 0, 100)
     header, *lines = later.read_text().splitlines()
     later.write_text("\n".join([header, *reversed(lines)]) + "\n")  # another content, same wines
-    options = ("--retrain", "never")
+    # an alarm would keep the batch from what came before
+    options = ("--retrain", "never", "--severity-drift", 9, "--severity-major", 9)
     record("run-batch", earlier, "--home", home, *options)
     known = record("run-batch", later, "--home", home, *options)["drift"]
     new = record("run-batch", later, "--home", twin, *options)["drift"]
@@ -554,7 +558,7 @@ def test_retrain_never_holds(
     options = ("--home", home, "--data", red_wine_csv, "--scenario", "label_flip")
     done = record("run-batch", *options, "--retrain", "never")
     assert done["decision"]["action"] == "hold"
-    assert done["decision"]["reasons"] == ["quality_drop", "retrain_never"]
+    assert done["decision"]["reasons"] == ["quality_drop", "concept_drift", "retrain_never"]
     assert done["retraining"] is None
     assert published(home)["wine_drift_retrains_total", "promoted", "quality_drop"] == 0
 

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from wine_drift.detector import Detector
 from wine_drift.errors import SettingsError, StateUnreadable
 from wine_drift.ledger import Cursor, Ledger
 from wine_drift.model import Version, read_version, write_version
-from wine_drift.profile import Profile
 from wine_drift.record import retraining_part
 from wine_drift.retraining import Recipe, challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
@@ -71,10 +71,10 @@ class Champion:
         return read_version(self._folder, manifest, threads=self._settings.threads)
 
     @property
-    def detector(self) -> tuple[Profile, Profile]:
-        """Pool and window that the next batch is judged with."""
-        fresh = self.version.reference.profile
-        return self._ledger.detector(self.version.version) or (fresh, fresh.scaled(0))
+    def detector(self) -> Detector:
+        """What the next batch is judged with."""
+        state = self._ledger.detector(self.version.version)
+        return Detector.from_dict(state) if state else Detector.fresh(self.version.reference)
 
     def cursor(self, supply: Supply) -> Cursor:
         """Where the stream of a table goes on.

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wine_drift.run import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 DRIFT_FOUND = 8  # exit code for those who set fail_on
 INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
@@ -37,6 +38,8 @@ PUBLISHING = (
     "legacy_metrics",
 )
 JUDGING = ("budget", "severity_drift", "severity_major", "min_rows", "max_set_aside", "retrain")
+
+JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 METAVARS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
@@ -197,6 +200,67 @@ def status(file: str | None, **options: Any) -> None:
         click.echo(status_text(records, snapshot.champion, snapshot.run, home=str(settings.home)))
 
 
+@main.command()
+@click.argument("run", required=False, default="")
+@takes("json")
+def explain(run: str, file: str | None, **options: Any) -> None:
+    """Show why a batch was judged as it was: RUN is its number or id; default: the last one."""
+    settings = _settings(file, options)
+    from wine_drift import explanation
+    from wine_drift.ledger import Ledger
+    from wine_drift.report import explain_text
+
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        record = ledger.find(run)
+    if record is None:
+        raise SettingsError(
+            f"{settings.home}: no processed batch {run}".rstrip(),
+            remedy="`wine-drift status` lists the last ones",
+        )
+    if settings.json:
+        _print_json({"batch": record["batch"], "columns": explanation.explain(record)})
+    else:
+        click.echo(explain_text(record))
+
+
+@main.group()
+def selftest() -> None:
+    """Measure the detector on the champion's own rows, at the batch size that is set.
+
+    Exits with 7 if a promise is broken by more than chance.
+    """
+
+
+def _selftest(name: str, text: str, *settings_taken: str) -> None:
+    """One test as a command."""
+
+    @takes(*settings_taken, "batch_rows", *JUDGED, "repeats", "seed", "schema", "json")
+    def command(file: str | None, **options: Any) -> None:
+        settings = _settings(file, options)
+        from wine_drift import selftest as tests
+        from wine_drift.report import selftest_text
+
+        found = getattr(tests, name)(settings, progress=_bar)
+        if settings.json:
+            _print_json(found)
+        else:
+            click.echo(selftest_text(found))
+        broken = tests.broken_promise(found)
+        if broken is not None:
+            raise Unhealthy(broken, remedy="judge larger batches: raise batch_rows or min_rows")
+
+    command.__doc__ = text
+    selftest.command(name)(command)
+
+
+_selftest("null", "How rare the p-values and alarms of healthy batches are.")
+_selftest(
+    "power", "The smallest shift of each feature that is found; published from then on.", "dry_run"
+)
+_selftest("longrun", "How many healthy streams ever come to an alarm.", "horizon")
+_selftest("coverage", "How often the intervals of quality hold the true value.")
+
+
 @main.group()
 def models() -> None:
     """List and show model versions."""
@@ -338,6 +402,14 @@ def _progress(line: str) -> None:
     """What takes long, where somebody waits for it."""
     if sys.stderr.isatty():
         click.echo(f"{line} ...", err=True)
+
+
+def _bar(steps: Sequence[T]) -> Iterable[T]:
+    """A progress bar, where somebody waits for it."""
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(steps, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+    return bar
 
 
 def _tell(error: WineDriftError) -> None:

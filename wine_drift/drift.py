@@ -1,7 +1,8 @@
-"""Two profiles in, one verdict out: evidence (p-values) and effect size (severity) kept apart.
+"""Two profiles in, tests and effect sizes out: evidence (p-values) and severity kept apart.
 
 Evidence says that a difference is real, severity that it is large enough to matter; an alarm needs
 both. All tests work on the binned counts, so their cost does not depend on the number of rows.
+Arrays may have leading axes, one entry for each stream of batches.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtrc, fdtrc, gammaln
 
-from wine_drift.profile import N_BINS, Floats, Profile, Reference, rank_scores
+from wine_drift.evidence import (
+    STRENGTHS,
+    Evidence,
+    log_e_of_p,
+    log_e_of_shift,
+    log_weighted_mean,
+)
+from wine_drift.profile import N_BINS, Floats, Profile, rank_scores
 
 # Shares of the false-alarm budget; each sums over the columns, all to 1.
 WEIGHT_CHI2 = 0.3
@@ -20,47 +27,88 @@ WEIGHT_RANKS = 0.3
 WEIGHT_MULTIVARIATE = 0.3
 WEIGHT_MISSING = 0.1
 
-FINE_BINS_FROM = 200  # rows; below, pairs of bins are merged for the chi-square test
+FINE_BINS_FROM = 200  # values; below, pairs of bins are merged for the chi-square test
 WINDOW_DECAY = 0.7  # weight of the window's past at each batch, for severity
-
-STATUSES = ("not_judged", "ok", "warn", "drift", "major")
-
-
-@dataclass(frozen=True)
-class FeatureDrift:
-    """One column of the verdict."""
-
-    name: str
-    p_value: float  # smallest of the three below after weighting: comparable with 1 / budget
-    chi2_p_value: float
-    location_scale_p_value: float
-    missing_p_value: float
-    severity: float  # debiased population stability index, >= 0
-    psi: float  # textbook index of this batch alone, >= 0: grows as rows get fewer
-    drifted: bool
+BETS = np.concatenate([STRENGTHS, -STRENGTHS])  # on location and on scale, either way
 
 
 @dataclass(frozen=True)
-class DriftVerdict:
-    """What a batch says about drift."""
+class DriftTests:
+    """All tests of a batch against a pool."""
 
-    status: str  # one of STATUSES
-    p_value: float | None  # weighted Bonferroni over all tests; None where not judged
-    multivariate_p_value: float | None
-    severity: float | None  # largest of the columns
-    features: tuple[FeatureDrift, ...]  # columns that the batch has rows of
-    reason: str = ""  # why it was not judged
+    chi2: Floats  # (..., n_columns), p-values, as the next three
+    location_scale: Floats  # (..., n_columns)
+    missing: Floats  # (..., n_columns)
+    multivariate: Floats  # (...)
+    z: Floats  # (..., n_columns, 2), of location and of scale
+    n_effective: Floats  # (..., n_columns), n m / (n + m)
+
+    @property
+    def columns_p(self) -> Floats:
+        """The smallest p-value of each column, corrected for all tests made, (..., n_columns)."""
+        n = self.chi2.shape[-1]
+        weighted = np.minimum(self.chi2 / WEIGHT_CHI2, self.location_scale / WEIGHT_RANKS)
+        weighted = np.minimum(weighted, self.missing / WEIGHT_MISSING)
+        out: Floats = np.minimum(weighted * n, 1.0)
+        return out
+
+    @property
+    def p_value(self) -> Floats:
+        """Weighted Bonferroni over all tests, (...): valid whatever their dependence."""
+        together = self.multivariate / WEIGHT_MULTIVARIATE
+        out: Floats = np.minimum(self.columns_p.min(axis=-1), together)
+        return out
+
+    def added_to(self, evidence: Evidence) -> Evidence:
+        """Evidence of this batch on top of that of the batches before."""
+        n = self.chi2.shape[-1]
+        log_e = np.stack([log_e_of_p(p) for p in (self.chi2, self.location_scale, self.missing)])
+        log_e = np.moveaxis(log_e, 0, -1)  # (..., n_columns, 3)
+        weights = np.array([WEIGHT_CHI2, WEIGHT_RANKS, WEIGHT_MISSING])
+        columns = log_weighted_mean(log_e, weights / weights.sum())
+        together = log_weighted_mean(
+            np.concatenate([columns, log_e_of_p(self.multivariate)[..., np.newaxis]], axis=-1),
+            np.append(np.full(n, weights.sum() / n), WEIGHT_MULTIVARIATE),
+        )
+        return evidence.grown(together, columns, log_e_of_shift(self.z, self.n_effective, BETS))
+
+
+def run_tests(
+    pool: Profile, batch: Profile, correlation: Floats, n_reference: Floats | int
+) -> DriftTests:
+    """Compare a batch with the pool.
+
+    Parameters
+    ----------
+    pool : Profile
+        Reference and every batch since, without this one.
+    batch : Profile
+    correlation : ndarray of shape (..., 2 n_columns, 2 n_columns)
+        Of the rank scores in the reference.
+    n_reference : int or ndarray of shape (...)
+        Rows of the reference.
+    """
+    n, m = batch.counts.sum(axis=-1), pool.counts.sum(axis=-1)
+    z = location_scale_z(pool, batch)
+    return DriftTests(
+        chi2=chi2_p_values(pool, batch),
+        location_scale=chdtrc(2, (z**2).sum(axis=-1)),
+        missing=missing_p_values(pool, batch),
+        multivariate=multivariate_p_value(z, correlation, n_reference),
+        z=z,
+        n_effective=n * m / np.maximum(n + m, 1),
+    )
 
 
 def chi2_p_values(pool: Profile, batch: Profile) -> Floats:
     """Pearson's chi-square test of homogeneity, per column.
 
-    Ten bins (merged pairs) below 200 rows, else twenty. Columns without values in either profile
+    Ten bins (merged pairs) below 200 values, else twenty. Columns without values in either profile
     give 1.
 
     Returns
     -------
-    ndarray of shape (n_columns,), in [0, 1].
+    ndarray of shape (..., n_columns), in [0, 1].
 
     Examples
     --------
@@ -71,19 +119,13 @@ def chi2_p_values(pool: Profile, batch: Profile) -> Floats:
     >>> round(float(chi2_p_values(pool, batch)[0]), 4)
     0.0098
     """
-    p_values = np.ones(len(batch.counts))
-    for j, (x, reference) in enumerate(zip(batch.counts, pool.counts, strict=True)):
-        n, m = x.sum(), reference.sum()
-        if not (n and m):
-            continue
-        if n < FINE_BINS_FROM:
-            x, reference = (c.reshape(-1, 2).sum(axis=1) for c in (x, reference))
-        shares = (x + reference) / (n + m)
-        used = shares > 0
-        difference = x[used] / n - reference[used] / m
-        statistic = n * m / (n + m) * (difference**2 / shares[used]).sum()
-        if used.sum() > 1:
-            p_values[j] = chdtrc(used.sum() - 1, statistic)
+    n = batch.counts.sum(axis=-1)
+    few = n < FINE_BINS_FROM
+    p_values = np.ones(n.shape)
+    if few.any():
+        p_values = _chi2(*(_merged(profile.counts) for profile in (pool, batch)))
+    if not few.all():
+        p_values = np.where(few, p_values, _chi2(pool.counts, batch.counts))
     return p_values
 
 
@@ -92,48 +134,56 @@ def location_scale_z(pool: Profile, batch: Profile) -> Floats:
 
     Returns
     -------
-    ndarray of shape (n_columns, 2); each standard normal without drift, positive where the batch
-    lies higher, or further out.
+    ndarray of shape (..., n_columns, 2); each standard normal without drift, positive where the
+    batch lies higher, or further out.
     """
-    z = np.zeros((len(batch.counts), 2))
-    for j, (x, reference) in enumerate(zip(batch.counts, pool.counts, strict=True)):
-        n, m = x.sum(), reference.sum()
-        if n and m:
-            scores = rank_scores((x + reference) / (n + m))
-            z[j] = np.sqrt(n * m / (n + m)) * (scores @ (x / n - reference / m))
-    return z
+    n, m = (p.counts.sum(axis=-1, keepdims=True) for p in (batch, pool))
+    both = np.maximum(n + m, 1)
+    scores = rank_scores((batch.counts + pool.counts) / both)
+    difference = batch.counts / np.maximum(n, 1) - pool.counts / np.maximum(m, 1)
+    z = (scores @ difference[..., np.newaxis])[..., 0]
+    out: Floats = np.sqrt(n * m / both) * z
+    return out
 
 
-def multivariate_p_value(z: Floats, correlation: Floats, n_reference: int) -> float:
+def multivariate_p_value(z: Floats, correlation: Floats, n_reference: Floats | int) -> Floats:
     """Hotelling's T-squared of all rank scores together: the Mahalanobis distance of the batch.
 
     Parameters
     ----------
-    z : ndarray of shape (n_columns, 2)
-    correlation : ndarray of shape (2 n_columns, 2 n_columns)
+    z : ndarray of shape (..., n_columns, 2)
+    correlation : ndarray of shape (..., 2 n_columns, 2 n_columns)
         Of the rank scores in the reference. Of a singular one only the directions that vary count.
-    n_reference : int
+    n_reference : int or ndarray of shape (...)
         Rows of the reference. With no more of them than the rank, the answer is 1.
 
     Examples
     --------
     One column, uncorrelated scores, z = (2, 0), 1002 rows: F(2, 1000) > 2000/1001.
 
-    >>> round(multivariate_p_value(np.array([[2.0, 0.0]]), np.eye(2), 1002), 4)
+    >>> round(float(multivariate_p_value(np.array([[2.0, 0.0]]), np.eye(2), 1002)), 4)
     0.1361
     """
     variances, directions = np.linalg.eigh(correlation)
-    kept = variances > 1e-9 * max(variances.max(), 1e-9)
-    rank = int(kept.sum())
-    if rank == 0 or n_reference <= rank:
-        return 1.0
-    t2 = ((z.ravel() @ directions[:, kept]) ** 2 / variances[kept]).sum()
-    scale = (n_reference - rank) / (rank * (n_reference - 1))
-    return float(fdtrc(rank, n_reference - rank, t2 * scale))
+    largest = np.maximum(variances.max(axis=-1, keepdims=True), 1e-9)
+    kept = variances > 1e-9 * largest
+    rank = kept.sum(axis=-1)
+    flat = z.reshape(*z.shape[:-2], 1, -1)
+    projected = (flat @ directions)[..., 0, :]
+    t2 = np.where(kept, projected**2 / np.where(kept, variances, 1.0), 0.0).sum(axis=-1)
+    rest = n_reference - rank
+    usable = (rank > 0) & (rest > 0)
+    scale = rest / np.maximum(rank * (np.maximum(n_reference, 2) - 1), 1)
+    p_value = fdtrc(np.maximum(rank, 1), np.maximum(rest, 1), t2 * np.maximum(scale, 0))
+    return np.where(usable, p_value, 1.0)
 
 
 def missing_p_values(pool: Profile, batch: Profile) -> Floats:
     """One-sided hypergeometric test that the batch misses more values than the pool, per column.
+
+    Returns
+    -------
+    ndarray of shape (..., n_columns), in [0, 1].
 
     Examples
     --------
@@ -144,21 +194,25 @@ def missing_p_values(pool: Profile, batch: Profile) -> Floats:
     >>> round(float(missing_p_values(pool, batch)[0]), 6)
     0.166667
     """
-    p_values = np.ones(len(batch.missing))
-    for j, missing in enumerate(batch.missing):
-        if missing == 0:
-            continue
-        drawn = missing + batch.counts[j].sum()
-        total = drawn + pool.missing[j] + pool.counts[j].sum()
-        faulty = missing + pool.missing[j]
-        k = np.arange(missing, min(drawn, faulty) + 1)
-        log_p = (
-            _log_choose(faulty, k)
-            + _log_choose(total - faulty, drawn - k)
-            - _log_choose(total, drawn)
-        )
-        p_values[j] = min(1.0, float(np.exp(log_p).sum()))
+    n, m = (p.missing + p.counts.sum(axis=-1) for p in (batch, pool))
+    k, n, other, m = np.broadcast_arrays(batch.missing, n, pool.missing, m)
+    p_values = np.ones(k.shape)
+    for at in zip(*np.nonzero(k), strict=True):
+        p_values[at] = np.exp(log_more_p(*(float(part[at]) for part in (k, n, other, m))))
     return p_values
+
+
+def log_more_p(k: float, n: float, other_k: float, other_n: float) -> float:
+    """Logarithm of the one-sided hypergeometric p-value that k of n is more than the others' share.
+
+    >>> round(float(np.exp(log_more_p(2, 2, 0, 2))), 6)
+    0.166667
+    """
+    total, marked = n + other_n, k + other_k
+    x = np.arange(k, min(n, marked) + 1)
+    log_p = _log_choose(marked, x) + _log_choose(total - marked, n - x) - _log_choose(total, n)
+    top = log_p.max()
+    return min(0.0, float(top + np.log(np.exp(log_p - top).sum())))
 
 
 def severity(reference: Profile, window: Profile, batch: Profile) -> tuple[Floats, Floats]:
@@ -180,119 +234,57 @@ def severity(reference: Profile, window: Profile, batch: Profile) -> tuple[Float
 
     Returns
     -------
-    severity : ndarray of shape (n_columns,), >= 0
-    psi : ndarray of shape (n_columns,), >= 0
+    severity : ndarray of shape (..., n_columns), >= 0
+    psi : ndarray of shape (..., n_columns), >= 0
         Of this batch, as it is, for comparison with other tools.
     """
-    debiased = np.zeros(len(batch.counts))
-    plain = np.zeros(len(batch.counts))
-    for j in range(len(batch.counts)):
-        m = reference.counts[j].sum() + reference.missing[j]
-        n_window = window.counts[j].sum() + window.missing[j]
-        n = batch.counts[j].sum() + batch.missing[j]
-        if not (m and n and n_window):
-            continue
-        steady, k = _psi(_ten_bins(reference, j), _ten_bins(window, j))
-        steady -= (k - 1) * (1 / n_window + 1 / m)
-        plain[j], k = _psi(_ten_bins(reference, j), _ten_bins(batch, j))
-        noise = 1 / n + 1 / m
-        quick = plain[j] - (k - 1) * noise - 2 * np.sqrt(2 * (k - 1)) * noise
-        debiased[j] = max(steady, quick, 0.0)
-    return debiased, plain
+    usual, recent, here = (_ten_bins(profile) for profile in (reference, window, batch))
+    m, n_window, n = (np.maximum(x.sum(axis=-1), 1e-300) for x in (usual, recent, here))
+    steady, k = _psi(usual, recent)
+    steady = steady - (k - 1) * (1 / n_window + 1 / m)
+    plain, k = _psi(usual, here)
+    noise = 1 / n + 1 / m
+    quick = plain - (k - 1) * noise - 2 * np.sqrt(2 * np.maximum(k - 1, 0)) * noise
+    there = (usual.sum(axis=-1) > 0) & (here.sum(axis=-1) > 0)
+    sizes = np.maximum(np.maximum(steady, quick), 0.0)
+    return np.where(there, sizes, 0.0), np.where(there, plain, 0.0)
 
 
-def assess_drift(
-    reference: Reference,
-    pool: Profile,
-    window: Profile,
-    batch: Profile,
-    *,
-    budget: int,
-    severity_drift: float,
-    severity_major: float,
-    min_rows: int,
-) -> DriftVerdict:
-    """Judge one batch.
+def _chi2(pool: Floats, batch: Floats) -> Floats:
+    n, m = batch.sum(axis=-1, keepdims=True), pool.sum(axis=-1, keepdims=True)
+    both = np.maximum(n + m, 1)
+    shares = (batch + pool) / both
+    used = shares > 0
+    difference = batch / np.maximum(n, 1) - pool / np.maximum(m, 1)
+    terms = np.where(used, difference**2 / np.where(used, shares, 1.0), 0.0)
+    statistic = (n * m / both)[..., 0] * terms.sum(axis=-1)
+    freedom = used.sum(axis=-1) - 1
+    told = (freedom > 0) & (n[..., 0] > 0) & (m[..., 0] > 0)
+    return np.where(told, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
 
-    Parameters
-    ----------
-    reference : Reference
-        Of the champion; frozen.
-    pool : Profile
-        Reference plus every batch processed since, without this one: what evidence is against.
-    window : Profile
-        Decayed counts of recent batches, this one included.
-    batch : Profile
-        This batch.
-    budget : int
-        At most one false alarm in so many batches: p below 1 / budget is evidence.
-    severity_drift, severity_major : float
-        Severity from which evidence is called drift, and major drift.
-    min_rows : int
-        A batch with fewer rows is not judged.
-    """
-    n_rows = int((batch.counts.sum(axis=1) + batch.missing).max())
-    if n_rows < min_rows:
-        reason = f"{n_rows} rows, fewer than min_rows = {min_rows}"
-        return DriftVerdict("not_judged", None, None, None, (), reason)
 
-    n_columns = len(reference.columns)
-    chi2 = chi2_p_values(pool, batch)
-    z = location_scale_z(pool, batch)
-    ranks: Floats = chdtrc(2, (z**2).sum(axis=1))
-    missing = missing_p_values(pool, batch)
-    together = multivariate_p_value(z, reference.correlation, reference.n_rows)
-    sizes, psi = severity(reference.profile, window, batch)
+def _merged(counts: Floats) -> Floats:
+    """Ten bins of twenty."""
+    out: Floats = counts.reshape(*counts.shape[:-1], N_BINS // 2, 2).sum(axis=-1)
+    return out
 
-    weighted = np.minimum.reduce(
-        [
-            chi2 / (WEIGHT_CHI2 / n_columns),
-            ranks / (WEIGHT_RANKS / n_columns),
-            missing / (WEIGHT_MISSING / n_columns),
-            np.ones(n_columns),
-        ]
+
+def _ten_bins(profile: Profile) -> Floats:
+    """Counts of the ten merged bins, then the missing values, (..., n_columns, 11)."""
+    return np.concatenate([_merged(profile.counts), profile.missing[..., np.newaxis]], axis=-1)
+
+
+def _psi(reference: Floats, batch: Floats) -> tuple[Floats, Floats]:
+    """Stability index of counts, half a count added to each bin (Jeffreys), and bins in use."""
+    used = (reference + batch) > 0
+    k = used.sum(axis=-1)
+    a, b = (
+        np.where(used, c + 0.5, 1.0) / (c.sum(axis=-1) + np.maximum(k, 1) / 2)[..., np.newaxis]
+        for c in (reference, batch)
     )
-    p_value = float(min(weighted.min(), together / WEIGHT_MULTIVARIATE))
-    evident = weighted < 1 / budget
-    features = tuple(
-        FeatureDrift(
-            name=name,
-            p_value=float(weighted[j]),
-            chi2_p_value=float(chi2[j]),
-            location_scale_p_value=float(ranks[j]),
-            missing_p_value=float(missing[j]),
-            severity=float(sizes[j]),
-            psi=float(psi[j]),
-            drifted=bool(evident[j] and sizes[j] >= severity_drift),
-        )
-        for j, name in enumerate(reference.columns)
-        if batch.counts[j].any() or batch.missing[j]  # no rows, no figure: never a 0
-    )
-    largest = float(sizes.max())
-    if p_value >= 1 / budget:
-        status = "ok"
-    elif largest >= severity_major:
-        status = "major"
-    elif largest >= severity_drift:
-        status = "drift"
-    else:
-        status = "warn"
-    return DriftVerdict(status, p_value, together, largest, features)
+    return np.where(used, (b - a) * np.log(b / a), 0.0).sum(axis=-1), k
 
 
 def _log_choose(n: Floats | float, k: Floats | float) -> Floats:
     out: Floats = gammaln(np.add(n, 1)) - gammaln(np.add(k, 1)) - gammaln(np.subtract(n, k) + 1)
     return out
-
-
-def _ten_bins(profile: Profile, column: int) -> Floats:
-    """Counts of the ten merged bins, then the missing values."""
-    merged = profile.counts[column].reshape(N_BINS // 2, 2).sum(axis=1)
-    return np.append(merged, profile.missing[column])
-
-
-def _psi(reference: Floats, batch: Floats) -> tuple[float, int]:
-    """Stability index of two count vectors, half a count added to each bin (Jeffreys), and bins."""
-    used: NDArray[np.bool_] = (reference + batch) > 0
-    a, b = ((c[used] + 0.5) / (c.sum() + used.sum() / 2) for c in (reference, batch))
-    return float(((b - a) * np.log(b / a)).sum()), int(used.sum())

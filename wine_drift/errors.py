@@ -69,6 +69,6 @@ class StateUnreadable(WineDriftError):
 
 
 class Unhealthy(WineDriftError):
-    """`wine-drift health` found the job overdue, failed or never run."""
+    """The job is overdue, failed or never run; or a selftest found a promise broken."""
 
     exit_code = 7

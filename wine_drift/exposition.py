@@ -15,10 +15,11 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from wine_drift.schema import FAULTS
+from wine_drift.schema import CAUSES, FAULTS, SOURCE_FAULTS
 
 PREFIX = "wine_drift_"
-LEVELS = {"ok": 0, "warn": 1, "drift": 2, "major": 3}  # of wine_drift_dataset_drift_level
+LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drift": 3, "major": 4}
+QUALITY_LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drop": 3}
 OUTCOMES = ("success", "quarantined")
 PUSH_FAILURES = ("connection", "timeout", "rejected")
 RETRAIN_REASONS = ("drift_major", "quality_drop", "manual")
@@ -63,8 +64,13 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_f1": (("dataset",), "F1 at the cut."),
     "model_calibration_error": (("dataset",), "Expected calibration error over ten bins."),
     "model_bound": (("metric", "bound"), "95 percent confidence limits of a quality measure."),
-    "model_logloss_threshold": ((), "Log loss from which a rise is worth a new model."),
-    "model_logloss_pvalue": ((), "One-sided p-value that log loss is above the reference."),
+    "model_logloss_threshold": ((), "Recent log loss from which a rise is worth a new model."),
+    "model_logloss_recent": ((), "Log loss of recent batches, older ones weighing less."),
+    "model_logloss_expected": ((), "Log loss that the scores promise; blind to changed answers."),
+    "model_roc_auc_expected": ((), "AUC that the scores promise; blind to changed answers."),
+    "model_quality_pvalue": (("test",), "P-value of a drop: log_loss, roc_auc or calibration."),
+    "model_quality_evidence": ((), "Log10 of the evidence of a drop, over all batches so far."),
+    "model_quality_level": ((), "0 ok, 1 warn, 2 minor (real but small), 3 drop."),
     "model_observed_minus_expected_z": ((), "Surplus of positives, in standard deviations."),
     "model_cut": ((), "Score from which a row is predicted positive."),
     "target_ratio": ((), "Share of positives among the labels of the last batch."),
@@ -73,9 +79,22 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "dataset_drift_pvalue": ((), "P-value of the whole batch, all tests combined."),
     "dataset_drift_pvalue_threshold": ((), "P-value below which there is evidence: 1 / budget."),
     "dataset_drift_severity": ((), "Largest severity of all columns."),
-    "dataset_drift_level": ((), "0 ok, 1 warn, 2 drift, 3 major drift."),
+    "dataset_drift_level": ((), "0 ok, 1 warn, 2 minor (real but small), 3 drift, 4 major."),
+    "dataset_drift_evidence": ((), "Log10 of the evidence of drift, over all batches so far."),
+    "evidence_threshold": ((), "Evidence that an alarm takes: log10 of the budget."),
+    "drift_cause": (("cause",), "1 for each cause of an alarm that labels tell, else 0."),
+    "data_fault": (("kind",), "Features with such a fault of the source in the last batch."),
+    "feature_data_fault": (("feature", "kind"), "1 for each fault that was found."),
     "multivariate_drift_pvalue": ((), "P-value of T-squared over all columns together."),
     "feature_drift_pvalue": (("feature",), "P-value of a column, corrected for all tests made."),
+    "feature_drift_evidence": (("feature",), "Log10 of the evidence of drift in a column."),
+    "feature_reliance_ratio": (("feature",), "Share of a feature in what makes the scores."),
+    "feature_min_detectable_shift": (
+        ("feature",),
+        "Smallest shift that one batch tells 95 times in 100, in the feature's unit.",
+    ),
+    "feature_min_detectable_deviations": (("feature",), "The same in standard deviations."),
+    "min_detectable_shift_timestamp_seconds": ((), "When selftest power measured it."),
     "feature_drift_severity": (("feature",), "Debiased population stability index of a column."),
     "feature_drift_psi": (("feature",), "Textbook index of the batch; grows as rows get fewer."),
     "feature_drifted": (("feature",), "1 if a column has both evidence and severity, else 0."),
@@ -118,6 +137,7 @@ class Snapshot:
     record: Mapping[str, Any] | None = None  # of the last processed batch
     champion: Mapping[str, Any] | None = None  # its manifest
     run: Mapping[str, Any] | None = None  # finished_at, success, duration, stages, ...
+    power: Mapping[str, Any] | None = None  # what `selftest power` found for the champion
     last_success: float = 0.0  # Unix time; 0: never
     last_retrain: float = 0.0
 
@@ -204,6 +224,12 @@ def exposition(
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
         for action in ACTIONS:
             out.gauge("decision", action == snapshot.record["decision"]["action"], action)
+    if snapshot.power is not None:
+        out.gauge("min_detectable_shift_timestamp_seconds", snapshot.power["measured_at"])
+        for feature in snapshot.power["features"]:
+            name, shift, deviations = feature["name"], feature["shift_own"], feature["shift_sd"]
+            out.gauge("feature_min_detectable_shift", shift, name)
+            out.gauge("feature_min_detectable_deviations", deviations, name)
     if legacy:
         quality = snapshot.record["quality"] if snapshot.record else {}
         out.legacy("logloss_gaude", quality.get("log_loss"))
@@ -281,9 +307,16 @@ def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
     for measure, reason in quality["no_interval"].items():
         out.gauge("metric_undefined", 1, f"{QUALITY[measure]}_bound", reason)
     _reference(out, quality["reference"])  # of the model that these figures are about
-    out.gauge("model_logloss_pvalue", quality["log_loss_p_value"])
-    if quality["log_loss_p_value"] is None:
-        out.gauge("metric_undefined", 1, "model_logloss_pvalue", "too few labelled rows")
+    for test in ("log_loss", "roc_auc", "calibration"):
+        out.gauge("model_quality_pvalue", quality[f"{test}_p_value"], test)
+    if quality["status"] in QUALITY_LEVELS:
+        out.gauge("model_quality_level", QUALITY_LEVELS[quality["status"]])
+    else:
+        out.gauge("metric_undefined", 1, "model_quality_level", "too few labelled rows")
+    out.gauge("model_quality_evidence", quality["log10_evidence"])
+    out.gauge("model_logloss_recent", quality["recent_log_loss"])
+    out.gauge("model_logloss_expected", quality["expected_log_loss"])
+    out.gauge("model_roc_auc_expected", quality["expected_roc_auc"])
     out.gauge("model_observed_minus_expected_z", quality["observed_minus_expected_z"])
     out.gauge("model_cut", quality["cut"])
     out.gauge("prediction_probability_mean", quality["mean_score"])
@@ -291,6 +324,13 @@ def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
 
 def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
     out.gauge("dataset_drift_pvalue_threshold", thresholds["p_value"])
+    out.gauge("evidence_threshold", thresholds["log10_evidence"])
+    for cause in CAUSES:
+        out.gauge("drift_cause", cause in drift["causes"], cause)
+    for kind in SOURCE_FAULTS:
+        out.gauge("data_fault", sum(fault["kind"] == kind for fault in drift["faults"]), kind)
+    for fault in drift["faults"]:
+        out.gauge("feature_data_fault", 1, fault["feature"], fault["kind"])
     for level in ("drift", "major"):
         out.gauge("drift_severity_threshold", thresholds[f"severity_{level}"], level)
     if drift["status"] not in LEVELS:
@@ -298,6 +338,7 @@ def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, fl
         return
     out.gauge("dataset_drift_level", LEVELS[drift["status"]])
     out.gauge("dataset_drift_pvalue", drift["p_value"])
+    out.gauge("dataset_drift_evidence", drift["log10_evidence"])
     out.gauge("dataset_drift_severity", drift["severity"])
     out.gauge("multivariate_drift_pvalue", drift["multivariate_p_value"])
     features: Iterable[Mapping[str, Any]] = drift["features"]
@@ -305,6 +346,8 @@ def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, fl
         for key in ("p_value", "severity", "psi"):
             name = f"feature_drift_{key.replace('_', '')}"
             out.gauge(name, feature[key], feature["name"])
+        out.gauge("feature_drift_evidence", feature["log10_evidence"], feature["name"])
         out.gauge("feature_drifted", feature["drifted"], feature["name"])
+        out.gauge("feature_reliance_ratio", feature["reliance"], feature["name"])
     drifted = [feature["drifted"] for feature in drift["features"]]
     out.gauge("drifted_features_ratio", sum(drifted) / len(drifted))

@@ -18,10 +18,9 @@ from wine_drift.errors import StateUnreadable
 from wine_drift.exposition import Labels, Snapshot
 
 if TYPE_CHECKING:
-    from wine_drift.profile import Profile
     from wine_drift.rows import LabelledRows
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _RESTORE = "restore the file from a backup, or start another --home"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -37,7 +36,7 @@ CREATE TABLE versions (
     since INTEGER NOT NULL,
     manifest TEXT NOT NULL
 );
-CREATE TABLE detector (version TEXT PRIMARY KEY, pool TEXT NOT NULL, window TEXT NOT NULL);
+CREATE TABLE detector (version TEXT PRIMARY KEY, state TEXT NOT NULL);
 CREATE TABLE window (
     sequence INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL,
     rows BLOB NOT NULL
@@ -72,7 +71,7 @@ class Commit:
     run: Mapping[str, Any]  # the run, as in Snapshot.run
     counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     cursor: Cursor | None = None
-    detector: tuple[str, Profile, Profile] | None = None  # version, pool, window
+    detector: tuple[str, Mapping[str, Any]] | None = None  # version, state
     labelled: LabelledRows | None = None
     promoted: Mapping[str, Any] | None = None  # manifest of the new champion
 
@@ -127,6 +126,11 @@ class Ledger:
                 f"{self._path}: schema {found}, from a newer release than this ({SCHEMA_VERSION})",
                 remedy="upgrade wine-drift; nothing was changed",
             )
+        if 0 < found < SCHEMA_VERSION:
+            raise StateUnreadable(
+                f"{self._path}: schema {found}, from an older release than this ({SCHEMA_VERSION})",
+                remedy="start another --home, or go on with that release; nothing was changed",
+            )
         if found == 0:
             with self._transaction() as execute:
                 for statement in _SCHEMA.split(";"):
@@ -138,6 +142,26 @@ class Ledger:
     def batch(self, content_id: str) -> dict[str, Any] | None:
         """Record of a batch by its content, processed or quarantined; None if it is new."""
         return self._json("SELECT record FROM batches WHERE content_id = ?", content_id)
+
+    def find(self, run: str) -> dict[str, Any] | None:
+        """Record of a processed batch by its number or the start of its id; "" is the last one.
+
+        None if there is no such batch, or more than one.
+        """
+        processed = "SELECT record FROM batches WHERE outcome = 'processed'"
+        if not run:
+            return self._json(f"{processed} ORDER BY sequence DESC LIMIT 1")
+        if run.isdecimal() and len(run) < 19:
+            found = self._json(f"{processed} AND sequence = ?", int(run))
+            if found is not None:
+                return found
+        if not set(run) <= set("0123456789abcdef"):
+            return None
+        with _told(self._path):
+            rows = self._connection.execute(
+                f"{processed} AND content_id LIKE ? LIMIT 2", (run + "%",)
+            ).fetchall()
+        return self._parsed(rows[0][0]) if len(rows) == 1 else None
 
     def next_sequence(self) -> int:
         """Number that the next batch will get."""
@@ -172,18 +196,9 @@ class Ledger:
         )
         return int(found or 0)
 
-    def detector(self, version: str) -> tuple[Profile, Profile] | None:
-        """Pool and window of a version; None before its first batch."""
-        from wine_drift.profile import Profile
-
-        with _told(self._path):
-            row = self._connection.execute(
-                "SELECT pool, window FROM detector WHERE version = ?", (version,)
-            ).fetchone()
-        if row is None:
-            return None
-        pool, window = (Profile.from_dict(self._parsed(text)) for text in row)
-        return pool, window
+    def detector(self, version: str) -> dict[str, Any] | None:
+        """State of a version's detector; None before its first batch."""
+        return self._json("SELECT state FROM detector WHERE version = ?", version)
 
     def cursor(self, stream: str) -> Cursor | None:
         """How far a stream was read; None if it never was."""
@@ -230,6 +245,7 @@ class Ledger:
             ),
             champion=self.champion(),
             run=self._json("SELECT value FROM facts WHERE name = 'run'"),
+            power=self._power(),
             last_success=float(self._one("SELECT value FROM facts WHERE name = 'success'") or 0),
             last_retrain=float(self._one("SELECT value FROM facts WHERE name = 'retrain'") or 0),
         )
@@ -265,10 +281,9 @@ class Ledger:
             if commit.cursor is not None:
                 self._advance(execute, commit.cursor)
             if commit.detector is not None:
-                version, pool, window = commit.detector
+                version, state = commit.detector
                 execute(
-                    "INSERT OR REPLACE INTO detector VALUES (?, ?, ?)",
-                    (version, json.dumps(pool.to_dict()), json.dumps(window.to_dict())),
+                    "INSERT OR REPLACE INTO detector VALUES (?, ?)", (version, json.dumps(state))
                 )
             if commit.labelled is not None and len(commit.labelled):
                 kept = commit.labelled.newest(window_rows)
@@ -297,6 +312,16 @@ class Ledger:
         """Add to a counter outside a batch."""
         with self._transaction() as execute:
             self._count(execute, name, labels, amount)
+
+    def record_power(self, found: Mapping[str, Any]) -> None:
+        """Keep what `selftest power` found; it is published while its version is champion."""
+        with self._transaction() as execute:
+            self._fact(execute, "power", json.dumps(found))
+
+    def _power(self) -> dict[str, Any] | None:
+        found = self._json("SELECT value FROM facts WHERE name = 'power'")
+        version = self._one("SELECT value FROM facts WHERE name = 'champion'")
+        return found if found is not None and found["version"] == version else None
 
     def _promote(self, execute: Any, manifest: Mapping[str, Any], since: int | None) -> None:
         execute(

@@ -1,20 +1,28 @@
-"""What one batch says before anything is decided: quality from the labels, drift from all rows."""
+"""What one batch says before anything is decided: quality, drift, faults of the source, causes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wine_drift.drift import WINDOW_DECAY, DriftVerdict, assess_drift
-from wine_drift.profile import Floats, Profile, Reference, count
-from wine_drift.quality import (
-    LossSums,
-    Quality,
-    log_loss_increase_p,
-    log_loss_per_row,
-    measure_quality,
+from wine_drift.causes import find_causes
+from wine_drift.detector import (
+    DRIFT,
+    QUALITY_STATUSES,
+    Detector,
+    DriftReading,
+    Limits,
+    QualityReading,
+    cleared,
+    judge_drift,
+    judge_quality,
 )
+from wine_drift.faults import Fault, find_faults
+from wine_drift.outcomes import expected_quality
+from wine_drift.profile import Floats
+from wine_drift.quality import Quality, measure_quality
+from wine_drift.reference import QUANTILES, Reference
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened
 
@@ -24,11 +32,18 @@ class Measurement:
     """All that is known of a batch."""
 
     quality: Quality
-    log_loss_p_value: float | None  # one-sided: that log loss is above the reference
     mean_score: float | None
-    drift: DriftVerdict
-    pool: Profile  # reference and every batch since, this one included
-    window: Profile  # decayed counts of recent batches, this one included
+    expected_log_loss: float | None  # what the scores promise, labels or not
+    expected_roc_auc: float | None
+    quantiles: Floats  # (n_columns, 3), at reference.QUANTILES; NaN without values
+    judged_rows: int  # rows that were judged for drift, or that wait to be
+    judged_labels: int  # labelled rows that were judged for quality, or that wait to be
+    drift: DriftReading | None  # None where too few rows wait
+    quality_drift: QualityReading | None
+    faults: tuple[Fault, ...]
+    at_fault: bool  # the source is to be mended, whatever else was found
+    causes: tuple[str, ...]  # of an alarm
+    detector: Detector  # after this batch
 
 
 def measure(
@@ -36,59 +51,112 @@ def measure(
     scores: Floats,
     schema: Schema,
     reference: Reference,
-    reference_losses: LossSums,
+    detector: Detector,
+    limits: Limits,
     *,
     cut: float,
-    pool: Profile,
-    window: Profile,
-    budget: int,
-    severity_drift: float,
-    severity_major: float,
-    min_rows: int,
+    max_set_aside: float,
 ) -> Measurement:
     """Measure one batch.
 
     Quality is that of the labelled good rows. Drift looks at all rows that arrived but repeats, for
-    a fault is what drift may be; the score, as one more column, exists for good rows only.
+    a fault is what drift may be; the score, as one more column, exists for good rows only. A batch
+    with a fault leaves the detector as it was: it says nothing of the wines.
 
     Parameters
     ----------
     screened : Screened
     scores : ndarray of shape (n_rows,), in [0, 1]
         NaN for rows that are not scored.
-    reference, reference_losses : Reference, LossSums
+    reference : Reference
         Of the champion.
+    detector : Detector
+        As it was before this batch.
+    limits : Limits
     cut : float
         Score from which a row is predicted positive.
-    pool, window : Profile
-        As they were before this batch.
-    budget, severity_drift, severity_major, min_rows
-        As in `drift.assess_drift`.
+    max_set_aside : float, in (0, 1]
+        From this share of faulty rows on, the source is at fault.
     """
-    labelled = screened.labelled
-    positive = schema.is_positive(screened.target[labelled])
-    losses = LossSums.from_losses(log_loss_per_row(positive, scores[labelled]))
-    features = count(screened.features[screened.profiled], reference.edges[:-1])
-    score = count(scores[screened.accepted, np.newaxis], reference.edges[-1:])
-    batch = Profile(
-        np.concatenate([features.counts, score.counts]),
-        np.concatenate([features.missing, score.missing]),
+    good, labelled = screened.accepted, screened.labelled
+    positive = schema.is_positive(screened.target)
+    here = reference.summarise(
+        screened.features[screened.profiled], scores[good], labelled[good], positive[good]
     )
-    window = window.scaled(WINDOW_DECAY) + batch
-    return Measurement(
-        quality=measure_quality(positive, scores[labelled], cut=cut),
-        log_loss_p_value=log_loss_increase_p(reference_losses, losses),
-        mean_score=float(scores[screened.accepted].mean()) if screened.accepted.any() else None,
-        drift=assess_drift(
-            reference,
-            pool,
-            window,
+    batch = detector.waiting + here
+    n_rows, n_labels = int(batch.profile.n_rows), int(batch.outcomes.n_labelled)
+    after = replace(detector, waiting=batch)
+    drift, quality_drift = None, None
+    faults: tuple[Fault, ...] = ()
+    if n_rows >= limits.min_rows:
+        faults = find_faults(
+            reference.features,
+            (reference.profile, reference.summary.traits),
+            (batch.profile, batch.traits),
+            spread=reference.spread,
+            budget=limits.budget,
+        )
+        drift, state = judge_drift(
+            reference.profile,
+            reference.correlation,
+            reference.n_rows,
+            detector.drift,
+            batch.profile,
+            limits,
+        )
+        after = replace(after, drift=state)
+    if n_labels >= limits.min_rows:
+        quality_drift, answers = judge_quality(
+            reference.summary.outcomes, detector.quality, batch.outcomes, limits
+        )
+        after = replace(after, quality=answers)
+    causes: tuple[str, ...] = ()
+    at_fault = bool(faults) or screened.faulty_share >= max_set_aside
+    drifted = drift is not None and int(drift.status) >= DRIFT
+    dropped = quality_drift is not None and QUALITY_STATUSES[quality_drift.status] == "drop"
+    if at_fault:
+        # where old and new rows were found at fault together, none of them is to be trusted
+        after = replace(detector, waiting=reference.nothing()) if faults else detector
+    else:
+        if drifted or dropped:
+            causes = find_causes(
+                reference.summary.outcomes,
+                after.quality.window,
+                batch.outcomes,
+                drifted=drifted,
+                min_rows=limits.min_rows,
+            )
+        waiting = cleared(
             batch,
-            budget=budget,
-            severity_drift=severity_drift,
-            severity_major=severity_major,
-            min_rows=min_rows,
-        ),
-        pool=pool + batch,
-        window=window,
+            reference.nothing(),
+            rows=drift is not None,
+            answers=quality_drift is not None,
+        )
+        after = replace(after, waiting=waiting)
+    expected_log_loss, expected_roc_auc = expected_quality(here.outcomes)
+    return Measurement(
+        quality=measure_quality(positive[labelled], scores[labelled], cut=cut),
+        mean_score=float(scores[good].mean()) if good.any() else None,
+        expected_log_loss=expected_log_loss,
+        expected_roc_auc=expected_roc_auc,
+        quantiles=_quantiles(screened, scores),
+        judged_rows=n_rows,
+        judged_labels=n_labels,
+        drift=drift,
+        quality_drift=quality_drift,
+        faults=faults,
+        at_fault=at_fault,
+        causes=causes,
+        detector=after,
     )
+
+
+def _quantiles(screened: Screened, scores: Floats) -> Floats:
+    """Of the columns of this batch, for people: nothing is judged by them."""
+    columns = [*screened.features[screened.profiled].T, scores[screened.accepted]]
+    quantiles = np.full((len(columns), len(QUANTILES)), np.nan)
+    for j, column in enumerate(columns):
+        values = column[np.isfinite(column)]
+        if len(values):
+            quantiles[j] = np.quantile(values, QUANTILES)
+    return quantiles

@@ -1,7 +1,7 @@
 """The model and its immutable folder: the only importer of lightgbm.
 
-A version is four files: LightGBM's own text, the reference, the training rows, and a manifest with
-the SHA-256 of the others. Nothing in it is code.
+A version is five files: LightGBM's own text, the reference as counts and as rows, the training
+rows, and a manifest with the SHA-256 of the others. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import lightgbm
 import numpy as np
 
 from wine_drift.errors import StateUnreadable
-from wine_drift.profile import Floats, Reference
-from wine_drift.quality import LossSums
+from wine_drift.profile import Floats
+from wine_drift.reference import Reference
 from wine_drift.rows import LabelledRows
 
 # The optimum of grouped cross-validation on red wine is flat around these. Class weights are left
@@ -38,6 +38,7 @@ PARAMETERS: dict[str, Any] = {
     "verbose": -1,
 }
 ALGORITHM = "lightgbm"
+_EXPLAINED = 1_000  # rows that reliance is averaged over
 _SMALL = 5_000  # rows; below, a second thread costs more than it brings
 
 
@@ -56,6 +57,18 @@ class Model:
         threads = _threads(len(features), self.threads)
         scores: Floats = np.asarray(self.booster.predict(features, num_threads=threads))
         return scores
+
+    def reliance(self, features: Floats) -> Floats:
+        """How much of the scores each feature makes, (n_features,), summing to 1.
+
+        The mean absolute contribution to the log-odds over the rows given (TreeSHAP; Lundberg et
+        al., 2020, Nature Machine Intelligence 2); all 0 for a model without a split.
+        """
+        rows = features[:: max(1, len(features) // _EXPLAINED)]
+        parts = np.abs(np.asarray(self.booster.predict(rows, pred_contrib=True))[:, :-1])
+        total = parts.sum()
+        shares: Floats = parts.sum(axis=0) / total if total else np.zeros(features.shape[1])
+        return shares
 
 
 def train(rows: LabelledRows, weight: Floats, *, rounds: int, seed: int, threads: int = 0) -> Model:
@@ -87,7 +100,7 @@ class Version:
     version: str
     model: Model
     reference: Reference
-    losses: LossSums  # out-of-fold log loss of the reference rows
+    reference_rows: LabelledRows  # the monitored columns: features, then the out-of-fold score
     cut: float  # score from which a row is predicted positive
     rows: LabelledRows  # what it was trained on
     manifest: Mapping[str, Any]
@@ -114,14 +127,11 @@ def write_version(folder: Path, version: Version) -> Version:
     partial = folder / f".{version.version}.part"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
-    reference = {
-        "reference": version.reference.to_dict(),
-        "losses": version.losses.to_dict(),
-        "cut": version.cut,
-    }
+    reference = {"reference": version.reference.to_dict(), "cut": version.cut}
     files = {
         "model.txt": version.model.text.encode(),
         "reference.json": json.dumps(reference).encode(),
+        "reference.npy.z": version.reference_rows.to_bytes(),
         "rows.npy.z": version.rows.to_bytes(),
     }
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -159,7 +169,7 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
             version=manifest["version"],
             model=read_model(contents["model.txt"].decode(), threads=threads),
             reference=Reference.from_dict(stored["reference"]),
-            losses=LossSums.from_dict(stored["losses"]),
+            reference_rows=LabelledRows.from_bytes(contents["reference.npy.z"]),
             cut=float(stored["cut"]),
             rows=LabelledRows.from_bytes(contents["rows.npy.z"]),
             manifest=manifest,

@@ -9,8 +9,12 @@ from scipy.special import stdtr
 
 from wine_drift.profile import Floats
 
-LOG_LOSS_RISE = 1.1  # times the reference: less is not worth a new model
-DRIFT_REASONS = {"warn": "drift_warn", "drift": "drift", "major": "drift_major"}
+DRIFT_REASONS = {
+    "warn": "drift_warn",
+    "minor": "drift_minor",
+    "drift": "drift",
+    "major": "drift_major",
+}
 
 
 @dataclass(frozen=True)
@@ -34,68 +38,53 @@ class Gate:
 def decide(
     *,
     drift_status: str,
-    log_loss: float | None,
-    reference_log_loss: float,
-    log_loss_p_value: float | None,
-    set_aside_share: float,
+    quality_status: str,
+    causes: tuple[str, ...],
+    at_fault: bool,
     batch_labelled: int,
     recent_labelled: int,
     recent_positives: int,
     retrain: str,
-    budget: int,
     min_labelled: int,
     min_positives: int,
-    max_set_aside: float,
 ) -> Decision:
     """Turn what was measured into one action.
 
     Parameters
     ----------
-    drift_status : str
-        Of the batch, as in `drift.STATUSES`.
-    log_loss, log_loss_p_value : float or None
-        Of the batch, and the one-sided p-value that it is above the reference.
-    reference_log_loss : float
-        Out-of-fold, of the champion.
-    set_aside_share : float, in [0, 1]
-        Rows refused for a fault, duplicates not counted.
+    drift_status, quality_status : str
+        As in `detector.STATUSES` and `detector.QUALITY_STATUSES`, or "not_judged".
+    causes : tuple of str
+        Out of `causes.CAUSES`.
+    at_fault : bool
+        The source is: what it sent is nothing to learn from.
     batch_labelled : int
         Labelled rows of the batch: without any, what drifted cannot be learnt from.
     recent_labelled, recent_positives : int
         Labelled rows, and positive ones, since the last promotion, this batch included.
     retrain : str
         "auto" or "never".
-    budget : int
-        At most one false alarm in so many batches.
     min_labelled, min_positives : int
         Fewer recent labelled or positive rows than that, and retraining waits.
-    max_set_aside : float
-        From this share of refused rows on, the source is at fault.
 
     Examples
     --------
-    >>> usual = dict(log_loss=0.28, reference_log_loss=0.275, log_loss_p_value=0.4, budget=1000,
-    ...     set_aside_share=0.0, batch_labelled=100, recent_labelled=300, recent_positives=40,
-    ...     retrain="auto", min_labelled=100, min_positives=10, max_set_aside=0.2)
+    >>> usual = dict(quality_status="ok", causes=(), at_fault=False, batch_labelled=100,
+    ...     recent_labelled=300, recent_positives=40, retrain="auto", min_labelled=100,
+    ...     min_positives=10)
     >>> decide(drift_status="ok", **usual)
     Decision(action='keep', reasons=('no_drift',))
-    >>> decide(drift_status="major", **usual)
-    Decision(action='retrain', reasons=('drift_major',))
+    >>> decide(drift_status="major", **(usual | {"causes": ("covariate_drift",)}))
+    Decision(action='retrain', reasons=('drift_major', 'covariate_drift'))
     >>> decide(drift_status="major", **(usual | {"recent_positives": 3}))
     Decision(action='hold', reasons=('drift_major', 'waiting_for_labels'))
     """
-    reasons = []
-    dropped = (
-        log_loss is not None
-        and log_loss_p_value is not None
-        and log_loss_p_value < 1 / budget
-        and log_loss >= LOG_LOSS_RISE * reference_log_loss
-    )
-    if dropped:
-        reasons.append("quality_drop")
+    dropped = quality_status == "drop"
+    reasons = ["quality_drop"] if dropped else []
     if drift_status in DRIFT_REASONS:
         reasons.append(DRIFT_REASONS[drift_status])
-    if set_aside_share >= max_set_aside:
+    reasons += causes
+    if at_fault:
         return Decision("hold", ("data_fault", *reasons))
     if not (dropped or drift_status == "major"):
         quiet = "too_few_rows" if drift_status == "not_judged" else "no_drift"

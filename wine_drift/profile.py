@@ -1,4 +1,4 @@
-"""Mergeable counts per column, and the reference made of them.
+"""Mergeable counts per column.
 
 A batch is summarised by how many of its values fall in each bin of each column. The bins come from
 the reference, once; counts add, so chunks, shards and batches are summed in any order.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 N_BINS = 20
 Floats = NDArray[np.float64]
@@ -21,15 +21,22 @@ Floats = NDArray[np.float64]
 class Profile:
     """Counts of one set of rows; `a + b` is the profile of both together."""
 
-    counts: Floats  # (n_columns, N_BINS), finite values per bin; fractions once decayed
-    missing: Floats  # (n_columns,), values that were not a finite number
+    counts: Floats  # (..., n_columns, N_BINS), finite values per bin; fractions once decayed
+    missing: Floats  # (..., n_columns), values that were not a finite number
 
     def __add__(self, other: Profile) -> Profile:
         return Profile(self.counts + other.counts, self.missing + other.missing)
 
-    def scaled(self, factor: float) -> Profile:
-        """Multiply every count, so that older rows weigh less."""
-        return Profile(self.counts * factor, self.missing * factor)
+    @property
+    def n_rows(self) -> Floats:
+        """Rows, (...): of the column that has most, for a score exists for good rows only."""
+        out: Floats = (self.counts.sum(axis=-1) + self.missing).max(axis=-1)
+        return out
+
+    def scaled(self, factor: ArrayLike) -> Profile:
+        """Multiply every count by a number, or those of each stream by its own, (...)."""
+        factor = np.asarray(factor, dtype=float)[..., np.newaxis]
+        return Profile(self.counts * factor[..., np.newaxis], self.missing * factor)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
@@ -39,38 +46,6 @@ class Profile:
     def from_dict(cls, data: Mapping[str, Any]) -> Profile:
         """Inverse of `to_dict`."""
         return cls(np.array(data["counts"], dtype=float), np.array(data["missing"], dtype=float))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a batch is compared with: bins, counts and how the columns move together."""
-
-    columns: tuple[str, ...]
-    edges: tuple[Floats, ...]  # per column: inner edges, increasing, at most N_BINS - 1
-    profile: Profile
-    correlation: Floats  # (2 n_columns, 2 n_columns), of the rank scores of the reference rows
-    n_rows: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, for JSON."""
-        return {
-            "columns": list(self.columns),
-            "edges": [edges.tolist() for edges in self.edges],
-            "profile": self.profile.to_dict(),
-            "correlation": self.correlation.tolist(),
-            "n_rows": self.n_rows,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Reference:
-        """Inverse of `to_dict`."""
-        return cls(
-            columns=tuple(data["columns"]),
-            edges=tuple(np.array(edges, dtype=float) for edges in data["edges"]),
-            profile=Profile.from_dict(data["profile"]),
-            correlation=np.array(data["correlation"], dtype=float),
-            n_rows=int(data["n_rows"]),
-        )
 
 
 def bin_edges(values: Floats) -> Floats:
@@ -143,56 +118,42 @@ def rank_scores(shares: Floats) -> Floats:
 
     Parameters
     ----------
-    shares : ndarray of shape (n_bins,), summing to 1
+    shares : ndarray of shape (..., n_bins), summing to 1
 
     Returns
     -------
-    ndarray of shape (2, n_bins); mean 0, variance 1, uncorrelated under `shares`. A component that
-    the number of non-empty bins leaves no room for is 0 everywhere.
+    ndarray of shape (..., 2, n_bins); mean 0, variance 1, uncorrelated under `shares`. A component
+    that the number of non-empty bins leaves no room for is 0 everywhere.
 
     Examples
     --------
     >>> rank_scores(np.array([0.5, 0.5])).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
-    u = 2 * (np.cumsum(shares) - shares / 2) - 1
-    scores = np.zeros((2, shares.size))
+    u = 2 * (np.cumsum(shares, axis=-1) - shares / 2) - 1
     basis = [np.ones_like(shares)]
-    for k, raw in enumerate((u, (3 * u * u - 1) / 2)):
+    for raw in (u, (3 * u * u - 1) / 2):
         residual = raw
         for known in basis:
-            residual = residual - (shares * residual * known).sum() * known
-        norm = np.sqrt((shares * residual * residual).sum())
-        if norm > 1e-7:  # below that it is rounding, not a direction
-            scores[k] = residual / norm
-            basis.append(scores[k])
-    return scores
+            residual = residual - (shares * residual * known).sum(axis=-1, keepdims=True) * known
+        norm = np.sqrt((shares * residual * residual).sum(axis=-1, keepdims=True))
+        room = norm > 1e-7  # below that it is rounding, not a direction
+        basis.append(np.where(room, residual / np.where(room, norm, 1.0), 0.0))
+    return np.stack(basis[1:], axis=-2)
 
 
-def build_reference(matrix: Floats, columns: Sequence[str]) -> Reference:
-    """Profile the rows that the champion answers for.
+def packed(counts: Floats) -> dict[str, Any]:
+    """Counts that are mostly zero, for JSON.
 
-    Parameters
-    ----------
-    matrix : ndarray of shape (n_rows, n_columns)
-        Features, then the model's out-of-fold score.
-    columns : sequence of n_columns names
-
-    Raises
-    ------
-    ValueError
-        Names and columns differ in number, or there is no row.
+    >>> packed(np.array([[0.0, 3.0]]))
+    {'shape': [1, 2], 'at': [1], 'counts': [3.0]}
     """
-    if matrix.ndim != 2 or matrix.shape[1] != len(columns) or not len(matrix):
-        raise ValueError(f"a matrix of shape {matrix.shape} for {len(columns)} columns")
-    edges = tuple(bin_edges(matrix[:, j]) for j in range(len(columns)))
-    profile = count(matrix, edges)
-    scored = []
-    for j, column_edges in enumerate(edges):
-        numbers = bin_numbers(matrix[:, j], column_edges)
-        n_values = profile.counts[j].sum()
-        by_bin = rank_scores(profile.counts[j] / n_values) if n_values else np.zeros((2, N_BINS))
-        scored.append(np.where(numbers >= 0, by_bin[:, numbers], 0.0))
-    rows = np.concatenate(scored)  # each row has mean 0 and variance 1, or is all 0
-    correlation = rows @ rows.T / len(matrix)
-    return Reference(tuple(columns), edges, profile, correlation, len(matrix))
+    at = np.flatnonzero(counts)
+    return {"shape": list(counts.shape), "at": at.tolist(), "counts": counts.ravel()[at].tolist()}
+
+
+def unpacked(data: Mapping[str, Any]) -> Floats:
+    """Inverse of `packed`."""
+    counts = np.zeros(int(np.prod(data["shape"])))
+    counts[np.array(data["at"], dtype=int)] = data["counts"]
+    return counts.reshape(data["shape"])

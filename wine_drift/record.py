@@ -9,9 +9,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from wine_drift.drift import DriftVerdict
+import numpy as np
+
+from wine_drift.detector import (
+    NOT_JUDGED,
+    QUALITY_STATUSES,
+    QUALITY_TESTS,
+    STATUSES,
+    DriftReading,
+    Limits,
+    QualityReading,
+)
+from wine_drift.measurement import Measurement
 from wine_drift.policy import Decision, Gate
-from wine_drift.quality import Quality
+from wine_drift.reference import Reference
+from wine_drift.schema import Schema
 from wine_drift.screening import Screened
 
 
@@ -60,15 +72,14 @@ def batch_part(
 
 
 def quality_part(
-    quality: Quality,
-    *,
-    p_value: float | None,
-    mean_score: float | None,
-    cut: float,
-    reference: Mapping[str, float | None],
+    measured: Measurement, *, cut: float, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """How good the model was: values, intervals, and the reason where there is no value."""
-    measures = quality.measures()
+    """How good the model was: values, intervals, the reason where there is no value; any drop."""
+    measures = measured.quality.measures()
+    reading = measured.quality_drift
+    p_values: list[float | None] = [None] * len(QUALITY_TESTS)
+    if reading is not None:
+        p_values = [_known(p) for p in reading.p_values]
     return {
         **{name: estimate.value for name, estimate in measures.items()},
         "intervals": {
@@ -84,24 +95,85 @@ def quality_part(
             for name, estimate in measures.items()
             if estimate.value is not None and estimate.low is None
         },
-        "log_loss_p_value": p_value,
-        "observed_minus_expected_z": quality.oe_z,
-        "mean_score": mean_score,
+        "status": quality_status(reading),
+        "judged_rows": measured.judged_labels,
+        "p_value": None if reading is None else float(reading.p_value),
+        "log10_evidence": None if reading is None else float(reading.log10_evidence),
+        "recent_log_loss": None if reading is None else _known(reading.recent_log_loss),
+        **{f"{test}_p_value": p for test, p in zip(QUALITY_TESTS, p_values, strict=True)},
+        "observed_minus_expected_z": measured.quality.oe_z,
+        "mean_score": measured.mean_score,
+        "expected_log_loss": measured.expected_log_loss,
+        "expected_roc_auc": measured.expected_roc_auc,
         "cut": cut,
-        "reference": dict(reference),
+        "reference": dict(manifest["out_of_fold"]),
     }
 
 
-def drift_part(verdict: DriftVerdict) -> dict[str, Any]:
+def drift_part(
+    measured: Measurement,
+    reference: Reference,
+    schema: Schema,
+    manifest: Mapping[str, Any],
+    limits: Limits,
+) -> dict[str, Any]:
     """What the batch says about drift."""
-    return {
-        "status": verdict.status,
-        "p_value": verdict.p_value,
-        "severity": verdict.severity,
-        "multivariate_p_value": verdict.multivariate_p_value,
-        "reason": verdict.reason or None,
-        "features": [asdict(feature) for feature in verdict.features],
+    reading = measured.drift
+    part: dict[str, Any] = {
+        "status": drift_status(reading),
+        "judged_rows": measured.judged_rows,
+        "p_value": None,
+        "log10_evidence": None,
+        "severity": None,
+        "multivariate_p_value": None,
+        "reason": None,
+        "faults": [asdict(fault) for fault in measured.faults],
+        "causes": list(measured.causes),
+        "features": [],
     }
+    if reading is None:
+        rows = f"{measured.judged_rows} rows, fewer than min_rows = {limits.min_rows}"
+        return part | {"reason": f"{rows}: they wait for the next batch"}
+    tests = reading.tests
+    part |= {
+        "p_value": float(tests.p_value),
+        "log10_evidence": float(reading.log10_evidence),
+        "severity": float(reading.severity.max()),
+        "multivariate_p_value": float(tests.multivariate),
+    }
+    units = {feature.name: feature.unit for feature in schema.features}
+    for j, name in enumerate(reference.columns):
+        if np.isnan(measured.quantiles[j]).all() and tests.missing[j] == 1:
+            continue  # no rows, no figure: never a 0
+        evident = reading.log10_columns[j] >= np.log10(limits.budget)
+        part["features"].append(
+            {
+                "name": name,
+                "unit": units.get(name, ""),
+                "p_value": float(tests.columns_p[j]),
+                "log10_evidence": float(reading.log10_columns[j]),
+                "severity": float(reading.severity[j]),
+                "drifted": bool(evident and reading.severity[j] >= limits.severity_drift),
+                "reliance": manifest["reliance"].get(name),
+                "quantiles": [_known(x) for x in measured.quantiles[j]],
+                "reference_quantiles": [_known(x) for x in reference.quantiles[j]],
+                "psi": float(reading.psi[j]),
+                "chi2_p_value": float(tests.chi2[j]),
+                "location_scale_p_value": float(tests.location_scale[j]),
+                "missing_p_value": float(tests.missing[j]),
+            }
+        )
+    return part
+
+
+def drift_status(reading: DriftReading | None) -> str:
+    """Name of the status, also where nothing was judged."""
+    return NOT_JUDGED if reading is None else STATUSES[reading.status]
+
+
+def quality_status(reading: QualityReading | None) -> str:
+    """Name of the status, also where nothing was judged."""
+    return NOT_JUDGED if reading is None else QUALITY_STATUSES[reading.status]
 
 
 def decision_part(decision: Decision) -> dict[str, Any]:
@@ -134,8 +206,14 @@ def thresholds_part(
     """The very numbers that the decision used."""
     return {
         "p_value": 1 / budget,
+        "log10_evidence": float(np.log10(budget)),
         "severity_drift": severity_drift,
         "severity_major": severity_major,
         "max_set_aside": max_set_aside,
         "log_loss": log_loss,
     }
+
+
+def _known(value: Any) -> float | None:
+    """None for what is not a number: JSON has no word for it."""
+    return float(value) if np.isfinite(value) else None

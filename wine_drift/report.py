@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wine_drift.explanation import explain, pattern, ranked
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -14,11 +16,15 @@ if TYPE_CHECKING:
 REASONS = {
     "no_drift": "no evidence of drift within the false-alarm budget",
     "too_few_rows": "too few rows to judge drift",
-    "drift_warn": "a real but small difference from the reference",
+    "drift_warn": "something may be changing; not enough evidence for an alarm",
+    "drift_minor": "a real difference from the reference, too small to matter",
     "drift": "the data has drifted",
     "drift_major": "the data has drifted a lot",
-    "quality_drop": "log loss is clearly worse than the reference",
-    "data_fault": "many rows were set aside: mend the source rather than the model",
+    "covariate_drift": "other inputs than the champion was trained on",
+    "label_shift": "another share of positives, the inputs of either answer as before",
+    "concept_drift": "other answers to the same inputs",
+    "quality_drop": "quality is clearly worse than the reference",
+    "data_fault": "the source is at fault: mend it rather than the model",
     "waiting_for_labels": "retraining waits for more labelled rows",
     "retrain_never": "retraining is switched off",
 }
@@ -47,6 +53,38 @@ def probability(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1e}" if 0 < value < 0.001 else f"{value:.2g}"
+
+
+def evidence(log10: float | None) -> str:
+    """Evidence as a number, large and small ones as powers of ten.
+
+    >>> evidence(3.2), evidence(0.5), evidence(-1.0)
+    ('10^3.2', '3.2', '0.1')
+    """
+    if log10 is None:
+        return "-"
+    if abs(log10) >= 3:
+        return f"10^{log10:.1f}"
+    return f"{10**log10:.0f}" if log10 >= 1 else f"{10**log10:.2g}"
+
+
+def fault_text(fault: Mapping[str, Any]) -> str:
+    """One fault of the source, in a sentence.
+
+    >>> fault_text({"feature": "pH", "kind": "stuck", "share": 1.0, "usual": 0.03, "detail": None})
+    'pH: stuck, 100% of the values are the same one (usually 3%)'
+    """
+    share, usual = f"{fault['share']:.0%}", f"usually {fault['usual']:.0%}"
+    told = {
+        "missing_values": f"{share} of the values are missing ({usual})",
+        "unit_change": f"another unit? {share} of the values are about {fault['detail'] or 0:g} "
+        "times the usual",
+        "stuck": f"stuck, {share} of the values are the same one ({usual})",
+        "rounding": f"rounded to {fault['detail'] or 0:.0f} decimals, {share} of the values have "
+        f"more ({usual})",
+        "out_of_range": f"{share} of the values are beyond the plausible range",
+    }
+    return f"{fault['feature']}: {told[fault['kind']]}"
 
 
 def run_text(record: Mapping[str, Any]) -> str:
@@ -80,12 +118,82 @@ def run_text(record: Mapping[str, Any]) -> str:
         told = f"{batch['seen_in_training']} labelled rows were in the champion's training"
         lines.append(_row("", f"{told}: this quality flatters it"))
     lines.append(_row("drift", _drift(record["drift"])))
+    lines += [_row("fault", fault_text(fault)) for fault in record["drift"]["faults"]]
     decision = record["decision"]
     why = "; ".join(REASONS[reason] for reason in decision["reasons"])
     lines.append(_row("decision", f"{decision['action']}: {why}"))
     if record["retraining"]:
         lines.append(_row("retraining", _retraining(record["retraining"])))
     return "\n".join([*lines, *_published(record)])
+
+
+def explain_text(record: Mapping[str, Any]) -> str:
+    """Why a batch was judged as it was."""
+    batch, drift, quality = record["batch"], record["drift"], record["quality"]
+    lines = [f"batch {batch['sequence']} · {batch['name']} · {drift['judged_rows']} rows judged"]
+    lines.append(_row("drift", _drift(drift)))
+    lines.append(_row("quality", _drop(quality)))
+    lines += [_row("fault", fault_text(fault)) for fault in drift["faults"]]
+    lines += [_row("cause", REASONS[cause]) for cause in drift["causes"]]
+    if not drift["features"]:
+        return "\n".join(lines)
+    table = _table("", "what changed", "evidence", "severity", "reliance")
+    for column in explain(record):
+        table.add_row(
+            "*" if column["drifted"] else "",
+            column["change"],
+            evidence(column["log10_evidence"]),
+            number(column["severity"], 2),
+            "-" if column["reliance"] is None else f"{column['reliance']:.0%}",
+        )
+    threshold = evidence(record["thresholds"]["log10_evidence"])
+    note = (
+        f"* drifted: evidence from {threshold} and severity from "
+        f"{number(record['thresholds']['severity_drift'], 2)}; reliance: share in what makes "
+        "the scores"
+    )
+    return "\n".join([*lines, "", _drawn(table), note])
+
+
+def selftest_text(found: Mapping[str, Any]) -> str:
+    """What a selftest measured."""
+    lines = [
+        f"selftest {found['test']} · champion {found['version']}, {found['reference_rows']} "
+        f"reference rows · batches of {found['batch_rows']} rows · budget {found['budget']}"
+    ]
+    if found["test"] == "null":
+        table = _table("healthy batches with", "drift", "95 % limits", "quality", "95 % limits")
+        for level, drift in found["rates"]["drift"].items():
+            quality = found["rates"]["quality"][level]
+            cells = [cell for rate in (drift, quality) for cell in _rate(rate)]
+            table.add_row(f"p < {level}", *cells)
+        alarms = " within ".join(_rate(found["alarms"]))
+        last = f"in alarm: {alarms} of {found['batches']} healthy batches"
+        return "\n".join([*lines, "", _drawn(table), last])
+    if found["test"] == "longrun":
+        head = f"{found['streams']} healthy streams of {found['batches']} batches"
+        table = _table(head, "streams", "95 % limits", "promised at most")
+        bound = f"{found['bound']:.1%}"
+        table.add_row("drift evidence of an alarm", *_rate(found["drift_evidence"]), bound)
+        table.add_row("quality evidence of an alarm", *_rate(found["quality_evidence"]), bound)
+        table.add_row("an alarm, drift or quality", *_rate(found["alarms"]), "")
+        return "\n".join([*lines, "", _drawn(table)])
+    if found["test"] == "power":
+        head = "smallest shift told by one batch, 95 %"
+        table = _table("feature", head, "in sd", "mean delay at half of it")
+        for feature in found["features"]:
+            shift, sd = feature["shift_own"], feature["shift_sd"]
+            table.add_row(
+                feature["name"],
+                "none up to 4 sd" if shift is None else f"{shift:.3g} {feature['unit']}".strip(),
+                number(sd, 2),
+                f"{feature['mean_delay']:.1f} batches",
+            )
+        return "\n".join([*lines, "", _drawn(table)])
+    table = _table("95 % interval of", "holds the true value", "95 % limits", "batches with one")
+    for name, measure in found["measures"].items():
+        table.add_row(name.replace("_", " "), *_rate(measure), f"{measure['told']:.1%}")
+    return "\n".join([*lines, "", _drawn(table)])
 
 
 def status_text(
@@ -178,18 +286,35 @@ def _quality(quality: Mapping[str, Any]) -> str:
 def _drift(drift: Mapping[str, Any]) -> str:
     if drift["status"] == "not_judged":
         return f"not judged: {drift['reason']}"
-    p_value, severity = probability(drift["p_value"]), number(drift["severity"])
-    text = f"{drift['status']}: p {p_value}, severity {severity}"
-    drifted = sorted(
-        (f for f in drift["features"] if f["drifted"]), key=lambda f: -float(f["severity"])
+    text = (
+        f"{drift['status']}: evidence {evidence(drift['log10_evidence'])}, "
+        f"p {probability(drift['p_value'])}, severity {number(drift['severity'])}"
     )
-    if not drifted and drift["status"] in ("drift", "major"):
-        most = max(drift["features"], key=lambda f: float(f["severity"]))
-        text += f" · in the columns together, {most['name']} {number(most['severity'], 2)} most"
+    drifted = [feature for feature in ranked(drift["features"]) if feature["drifted"]]
+    if pattern(drift):
+        text += f" · {pattern(drift)}"
     if drifted:
         text += " · " + ", ".join(f"{f['name']} {number(f['severity'], 2)}" for f in drifted[:4])
         text += f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""
     return text
+
+
+def _drop(quality: Mapping[str, Any]) -> str:
+    if quality["status"] == "not_judged":
+        return f"not judged: {quality['judged_rows']} labelled rows wait for more"
+    tests = ", ".join(
+        f"{title} p {probability(quality[key])}"
+        for key, title in (
+            ("log_loss_p_value", "log loss up"),
+            ("roc_auc_p_value", "AUC down"),
+            ("calibration_p_value", "calibration off"),
+        )
+    )
+    return f"{quality['status']}: evidence {evidence(quality['log10_evidence'])}; {tests}"
+
+
+def _rate(found: Mapping[str, float]) -> tuple[str, str]:
+    return f"{found['rate']:.2%}", f"{found['low']:.2%} to {found['high']:.2%}"
 
 
 def _retraining(part: Mapping[str, Any]) -> str:
@@ -222,7 +347,7 @@ def _table(*titles: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    figures = {"#", "rows", "log loss", "AUC", "severity"}
+    figures = {"#", "rows", "log loss", "AUC", "severity", "evidence", "reliance", "in sd"}
     for title in titles:
         table.add_column(title, justify="right" if title in figures else "left", no_wrap=True)
     return table
@@ -232,5 +357,5 @@ def _drawn(table: Table) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=120, no_color=True).print(table)
+    Console(file=out, width=140, no_color=True).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

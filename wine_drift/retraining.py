@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wine_drift.model import ALGORITHM, PARAMETERS, Version, libraries, train, version_name
 from wine_drift.policy import Gate, gate
-from wine_drift.profile import Floats, build_reference
-from wine_drift.quality import LossSums, log_loss_per_row, measure_quality
+from wine_drift.profile import Floats
+from wine_drift.quality import log_loss_per_row, measure_quality
+from wine_drift.reference import build_reference
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema
 
@@ -149,8 +150,10 @@ def _assemble(
     return Version(
         version=name,
         model=model,
-        reference=build_reference(columns, schema.columns),
-        losses=LossSums.from_losses(log_loss_per_row(reference_rows.positive, reference_scores)),
+        reference=build_reference(
+            columns, schema.columns, reference_rows.positive, schema.plausible
+        ),
+        reference_rows=replace(reference_rows, features=columns),
         cut=cut,
         rows=rows,
         manifest={
@@ -166,6 +169,13 @@ def _assemble(
             "out_of_fold": {name: e.value for name, e in quality.measures().items()},
             "parameters": {**PARAMETERS, "rounds": recipe.rounds, "seed": recipe.seed},
             "half_life": recipe.half_life,
+            "reliance": dict(
+                zip(
+                    schema.feature_names,
+                    model.reliance(reference_rows.features).tolist(),
+                    strict=True,
+                )
+            ),
             "libraries": libraries(),
         },
     )

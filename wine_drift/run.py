@@ -22,6 +22,7 @@ import pandas as pd
 from wine_drift import batches
 from wine_drift.champion import Champion
 from wine_drift.dataset import load_schema
+from wine_drift.detector import LOG_LOSS_RISE, Detector, Limits
 from wine_drift.errors import (
     BadBatch,
     FileUnreadable,
@@ -35,13 +36,15 @@ from wine_drift.locking import locked
 from wine_drift.measurement import Measurement, measure
 from wine_drift.model import Version
 from wine_drift.outbox import publish
-from wine_drift.policy import LOG_LOSS_RISE, Decision, decide
+from wine_drift.policy import Decision, decide
 from wine_drift.record import (
     batch_part,
     build_record,
     decision_part,
     drift_part,
+    drift_status,
     quality_part,
+    quality_status,
     thresholds_part,
 )
 from wine_drift.rows import LabelledRows
@@ -186,7 +189,7 @@ class _Run:
             self.train_first(share=self.settings.training_share)
         measured = self.measure(screened)
         fresh = labelled_rows(screened, self.schema, screened.labelled, self.ledger.next_sequence())
-        decision = self.decide(screened, measured, fresh)
+        decision = self.decide(measured, fresh)
         promoted, retraining = None, None
         if decision.action == "retrain" and not self.settings.dry_run:
             self.progress("training a challenger")
@@ -236,7 +239,6 @@ class _Run:
     def measure(self, screened: Screened) -> Measurement:
         """Score the good rows, and see what the batch says."""
         champion, settings = self.champion.version, self.settings
-        pool, window = self.champion.detector
         with self.stage("score"):
             good = screened.accepted
             scores = np.full(len(good), np.nan)
@@ -247,34 +249,27 @@ class _Run:
                 scores,
                 self.schema,
                 champion.reference,
-                champion.losses,
+                self.champion.detector,
+                _limits(settings),
                 cut=champion.cut,
-                pool=pool,
-                window=window,
-                budget=settings.budget,
-                severity_drift=settings.severity_drift,
-                severity_major=settings.severity_major,
-                min_rows=settings.min_rows,
+                max_set_aside=settings.max_set_aside,
             )
 
-    def decide(self, screened: Screened, measured: Measurement, fresh: LabelledRows) -> Decision:
+    def decide(self, measured: Measurement, fresh: LabelledRows) -> Decision:
         """One action with its reasons."""
         settings = self.settings
         n_rows, n_positive = self.champion.recent_labelled()
         return decide(
-            drift_status=measured.drift.status,
-            log_loss=measured.quality.log_loss.value,
-            reference_log_loss=self.champion.version.losses.mean or 0.0,
-            log_loss_p_value=measured.log_loss_p_value,
-            set_aside_share=screened.faulty_share,
+            drift_status=drift_status(measured.drift),
+            quality_status=quality_status(measured.quality_drift),
+            causes=measured.causes,
+            at_fault=measured.at_fault,
             batch_labelled=len(fresh),
             recent_labelled=n_rows + len(fresh),
             recent_positives=n_positive + int(fresh.positive.sum()),
             retrain=settings.retrain,
-            budget=settings.budget,
             min_labelled=settings.min_labelled,
             min_positives=settings.min_positives,
-            max_set_aside=settings.max_set_aside,
         )
 
     def describe(
@@ -301,14 +296,10 @@ class _Run:
                 seen_in_training=seen,
             ),
             model={"version": champion.version},
-            quality=quality_part(
-                measured.quality,
-                p_value=measured.log_loss_p_value,
-                mean_score=measured.mean_score,
-                cut=champion.cut,
-                reference=champion.manifest["out_of_fold"],
+            quality=quality_part(measured, cut=champion.cut, manifest=champion.manifest),
+            drift=drift_part(
+                measured, champion.reference, self.schema, champion.manifest, _limits(settings)
             ),
-            drift=drift_part(measured.drift),
             decision=decision_part(decision),
             retraining=retraining,
             thresholds=thresholds_part(
@@ -316,7 +307,7 @@ class _Run:
                 severity_drift=settings.severity_drift,
                 severity_major=settings.severity_major,
                 max_set_aside=settings.max_set_aside,
-                log_loss=LOG_LOSS_RISE * (champion.losses.mean or 0.0),
+                log_loss=LOG_LOSS_RISE * champion.manifest["out_of_fold"]["log_loss"],
             ),
         )
 
@@ -329,10 +320,9 @@ class _Run:
         record: dict[str, Any],
     ) -> None:
         """The one transaction."""
-        detector = (self.champion.version.version, measured.pool, measured.window)
+        version, detector = self.champion.version, measured.detector
         if promoted is not None:  # a new reference: evidence starts afresh
-            profile = promoted.reference.profile
-            detector = (promoted.version, profile, profile.scaled(0))
+            version, detector = promoted, Detector.fresh(promoted.reference)
         cursor: Cursor | None = None
         if claim.path is None:
             supply = self.needed_supply("the batch is gone")
@@ -345,8 +335,8 @@ class _Run:
                 run=self.facts(success=True, outcome="processed"),
                 counters=_counters(record),
                 cursor=cursor,
-                detector=detector,
-                labelled=fresh,
+                detector=(version.version, detector.to_dict()),
+                labelled=None if measured.at_fault else fresh,
                 promoted=promoted.manifest if promoted else None,
             ),
             window_rows=self.settings.window_rows,
@@ -535,6 +525,12 @@ class _Run:
         except SettingsError:
             return 0
         return sum(self.claim is None or path != self.claim.path for path in paths)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.budget, settings.severity_drift, settings.severity_major, settings.min_rows
+    )
 
 
 def _counters(record: Mapping[str, Any]) -> dict[tuple[str, Labels], float]:

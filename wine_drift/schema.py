@@ -22,6 +22,9 @@ SCORE = "score"  # the model's score is monitored as one more column under this 
 
 # Why a row is set aside; the first that applies is told.
 FAULTS = ("text", "missing", "infinite", "out_of_range", "bad_label", "duplicate")
+# What is wrong with a feature of a batch as a whole, and what an alarm is about.
+SOURCE_FAULTS = ("missing_values", "unit_change", "stuck", "rounding", "out_of_range")
+CAUSES = ("covariate_drift", "label_shift", "concept_drift")
 
 _COMPARISONS: dict[str, Callable[[Any, float], Any]] = {
     ">": operator.gt,
@@ -65,6 +68,13 @@ class Schema:
     def columns(self) -> tuple[str, ...]:
         """Names of the monitored columns: the features, then the model score."""
         return (*self.feature_names, SCORE)
+
+    @property
+    def plausible(self) -> NDArray[np.float64]:
+        """Plausible range of each feature, (n_features, 2)."""
+        import numpy as np
+
+        return np.array([(feature.minimum, feature.maximum) for feature in self.features])
 
     def is_positive(self, target: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Apply the rule to target values of shape (n_rows,); NaN is never positive.

@@ -92,14 +92,16 @@ class Settings:
     scenario_feature: str | None = _key("feature that the scenario touches (default: the last one)")
 
     budget: int = _key(
-        "at most one false drift alarm in so many batches",
+        "at most one false alarm in so many batches",
         1000,
         low=10,
         section="When drift is an alarm",
     )
     severity_drift: float = _key("severity from which evidence is called drift", 0.10, low=0)
     severity_major: float = _key("severity from which drift is called major", 0.25, low=0)
-    min_rows: int = _key("drift is not judged on fewer rows", 50, low=1)
+    min_rows: int = _key(
+        "fewer rows, or labels, wait and are judged with those of the next batch", 50, low=1
+    )
     max_set_aside: float = _key(
         "from this share of faulty rows on, the source is at fault: hold", 0.2, low=0.001, high=1
     )
@@ -140,11 +142,12 @@ class Settings:
         "never",
         choices=("never", "drift", "major"),
     )
+    repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
+    horizon: int = _key("selftest longrun: batches of each stream", 1_000, low=10)
     every: float = _key(
         "schedule: seconds from the start of one run to the next",
         900.0,
         low=1,
-        section="Other commands",
     )
     run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
     last: int = _key("status: batches to show", 15, low=1)

@@ -14,27 +14,29 @@ from pathlib import Path
 import numpy as np
 
 from wine_drift.dataset import load_schema
+from wine_drift.detector import Detector, Limits
 from wine_drift.measurement import measure
+from wine_drift.record import drift_status, quality_status
 from wine_drift.retraining import Recipe, first_version
 from wine_drift.screening import screen
 from wine_drift.settings import load_settings
 from wine_drift.supply import Table, advance
 
+LIMITS = Limits(budget=1000, severity_drift=0.1, severity_major=0.25, min_rows=50)
 FACTS = {"reason": "benchmark", "parent": None, "trained_at": 0.0, "dataset": "red"}
 
 
 def main(n_seeds: int) -> None:
     """Print the rates over all batches of all orders."""
     schema = load_schema(None)
-    drift, log_loss, statuses = [], [], Counter[str]()
+    drift, drop, statuses = [], [], Counter[str]()
     for seed in range(n_seeds):
         settings = load_settings({"seed": seed}, {})
         table = Table(Path(os.environ["WINE_DRIFT_DATA"]), schema, settings)
         rows, cursor = table.training_part(share=settings.training_share)
         recipe = Recipe(settings.rounds, settings.half_life, seed, 1, settings.window_rows)
         champion = first_version(rows, schema, recipe, number=1, facts=FACTS)
-        pool = champion.reference.profile
-        window = pool.scaled(0)
+        detector = Detector.fresh(champion.reference)
         while (claim := table.claim(cursor)) is not None:
             screened = screen(table.read(claim, cursor), schema)
             scores = np.full(len(screened.target), np.nan)
@@ -45,23 +47,23 @@ def main(n_seeds: int) -> None:
                 scores,
                 schema,
                 champion.reference,
-                champion.losses,
+                detector,
+                LIMITS,
                 cut=champion.cut,
-                pool=pool,
-                window=window,
-                budget=settings.budget,
-                severity_drift=settings.severity_drift,
-                severity_major=settings.severity_major,
-                min_rows=settings.min_rows,
+                max_set_aside=settings.max_set_aside,
             )
-            pool, window = found.pool, found.window
-            drift.append(found.drift.p_value)
-            log_loss.append(found.log_loss_p_value)
-            statuses[found.drift.status] += 1
+            detector = found.detector
+            if found.drift is not None:
+                drift.append(float(found.drift.tests.p_value))
+            if found.quality_drift is not None:
+                drop.append(float(found.quality_drift.p_value))
+            statuses[f"drift {drift_status(found.drift)}"] += 1
+            statuses[f"quality {quality_status(found.quality_drift)}"] += 1
+            statuses["faults"] += bool(found.faults)
             cursor = advance(cursor, claim)
-    print(f"{len(drift)} healthy batches: {dict(statuses)}")
-    for name, p_values in (("drift", drift), ("rise of log loss", log_loss)):
-        known = np.array([p for p in p_values if p is not None])
+    print(f"healthy batches: {dict(statuses)}")
+    for name, p_values in (("drift", drift), ("drop in quality", drop)):
+        known = np.array(p_values)
         rates = ", ".join(f"p < {a}: {(known < a).mean():.4f}" for a in (0.05, 0.01, 0.001))
         print(f"{name}: {rates}")
 
