@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from wine_drift import drift as drift_tests
-from wine_drift.drift import BETS, WINDOW_DECAY, DriftTests
+from wine_drift.drift import BETS, WINDOW_DECAY, DriftTests, run_tests, severity
 from wine_drift.evidence import (
     STRENGTHS,
     Evidence,
@@ -34,9 +33,10 @@ from wine_drift.outcomes import (
 from wine_drift.profile import Floats, Profile
 from wine_drift.reference import Reference, Summary
 
-OK, WARN, MINOR, DRIFT, MAJOR = range(5)
 STATUSES = ("ok", "warn", "minor", "drift", "major")
 QUALITY_STATUSES = ("ok", "warn", "minor", "drop")
+OK, WARN, MINOR, DRIFT, MAJOR = range(5)  # indices into the first; 0 to 2 into the second too
+DROP = 3
 NOT_JUDGED = "not_judged"
 
 WARN_SHARE = 0.1  # of the evidence that an alarm takes
@@ -177,10 +177,10 @@ def judge_drift(
     batch : Profile
         Of `limits.min_rows` rows or more.
     """
-    tests = drift_tests.run_tests(state.pool, batch, correlation, n_reference)
+    tests = run_tests(state.pool, batch, correlation, n_reference)
     evidence = tests.added_to(state.evidence)
     window = state.window.scaled(WINDOW_DECAY) + batch
-    sizes, psi = drift_tests.severity(reference, window, batch)
+    sizes, psi = severity(reference, window, batch)
     reading = DriftReading(
         tests=tests,
         log10_evidence=evidence.log10(),
@@ -227,11 +227,13 @@ def judge_quality(
     enough = log10 >= np.log10(limits.budget)
     worse = recent >= LOG_LOSS_RISE * mean_log_loss(reference)
     status = np.select(
-        [enough & worse, enough, _is_warning(log10, p_values, limits)], [3, 2, 1], default=0
+        [enough & worse, enough, _is_warning(log10, p_values, limits)],
+        [DROP, MINOR, WARN],
+        default=OK,
     )
     reading = QualityReading(p_values, log10, recent, status)
     return reading, QualityState(
-        pool=state.pool + batch.scaled(status < DRIFT),
+        pool=state.pool + batch.scaled(status != DROP),
         window=window,
         evidence=evidence.kept(status != MINOR),
     )
@@ -247,12 +249,12 @@ def cleared(summary: Summary, nothing: Summary, *, rows: bool, answers: bool) ->
 
 
 def _drift_status(
-    log10: Floats, p_value: Floats, severity: Floats, limits: Limits
+    log10: Floats, p_value: Floats, largest: Floats, limits: Limits
 ) -> NDArray[np.int64]:
     enough = log10 >= np.log10(limits.budget)
     conditions = [
-        enough & (severity >= limits.severity_major),
-        enough & (severity >= limits.severity_drift),
+        enough & (largest >= limits.severity_major),
+        enough & (largest >= limits.severity_drift),
         enough,
         _is_warning(log10, p_value[..., np.newaxis], limits),
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from wine_drift.causes import find_causes
 from wine_drift.detector import (
     DRIFT,
-    QUALITY_STATUSES,
+    DROP,
     Detector,
     DriftReading,
     Limits,
@@ -113,7 +113,7 @@ def measure(
     causes: tuple[str, ...] = ()
     at_fault = bool(faults) or screened.faulty_share >= max_set_aside
     drifted = drift is not None and int(drift.status) >= DRIFT
-    dropped = quality_drift is not None and QUALITY_STATUSES[quality_drift.status] == "drop"
+    dropped = quality_drift is not None and int(quality_drift.status) == DROP
     if at_fault:
         # where old and new rows were found at fault together, none of them is to be trusted
         after = replace(detector, waiting=reference.nothing()) if faults else detector

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from wine_drift.dataset import load_schema
-from wine_drift.detector import DRIFT, MINOR, QUALITY_STATUSES, Limits
+from wine_drift.detector import DRIFT, DROP, MINOR, Limits
 from wine_drift.errors import SettingsError
 from wine_drift.faults import MAX_DECIMALS
 from wine_drift.ledger import Ledger
@@ -36,7 +36,6 @@ LARGEST_SHIFT = 4.0  # standard deviations
 STEPS = 8  # of the bisection for the smallest shift: to 1/64 standard deviation
 DELAY_BATCHES = 50  # after which a stream without an alarm counts as so many
 USUAL = 0.95  # of the values, that tell a feature's decimals
-DROP = QUALITY_STATUSES.index("drop")
 
 
 def null(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def null(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
     for drift, quality in streams.judge(binned, n_rows, progress(range(batches)), limits):
         drift_p.append(drift.tests.p_value)
         quality_p.append(quality.p_value)
-        alarms += int(((drift.status >= DRIFT) | (quality.status >= DROP)).sum())
+        alarms += int(((drift.status >= DRIFT) | (quality.status == DROP)).sum())
     total = batches * STREAMS
     return _facts("null", version, n_rows, limits) | {
         "batches": total,
@@ -90,7 +89,7 @@ def longrun(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
     for drift, quality in streams.judge(binned, n_rows, steps, limits):
         reached |= drift.log10_evidence >= enough
         dropped |= quality.log10_evidence >= enough
-        alarmed |= (drift.status >= DRIFT) | (quality.status >= DROP)
+        alarmed |= (drift.status >= DRIFT) | (quality.status == DROP)
     return _facts("longrun", version, n_rows, limits) | {
         "streams": n_streams,
         "batches": settings.horizon,
