@@ -187,7 +187,8 @@ def _stuck(name: str, usual: _Column, here: _Column, level: float) -> Fault | No
     n, before = here.buckets[top], usual.buckets[top]
     if here.share(n) < STUCK_SHARE or usual.share(usual.buckets.max()) > COMMON_SHARE:
         return None
-    if log_more_p(n, here.n_values, before, usual.n_values) > level:
+    looked_at = np.log((here.buckets > 0).sum())  # any value could have been the one
+    if log_more_p(n, here.n_values, before, usual.n_values) > level - looked_at:
         return None
     return Fault(name, "stuck", here.share(n), usual.share(before))
 

@@ -2,7 +2,7 @@
 
 A row falls in one of a thousand bins of its score, under its answer. Log loss, AUC and calibration
 follow from these counts alone, so the tests below see the same whether a batch comes whole, in
-chunks or in shards. All functions take leading axes, one entry for each stream.
+chunks or in shards. What is judged at every batch takes leading axes, one entry for each stream.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from wine_drift.profile import Floats, packed, rank_scores, unpacked
 N_SCORE_BINS = 1000  # equal steps of the score's logit
 MIN_PER_CLASS = 5  # rows of either answer, for a test of the AUC: with fewer it errs
 CLIP = 1e-6  # of scores: caps the log loss of a row at 13.8 nats
+_NEWTON_STEPS = 25
 UNLABELLED, NEGATIVE, POSITIVE = range(3)
 
 _END = float(logit(1 - CLIP))
 _WIDTH = 2 * _END / N_SCORE_BINS
 SCORES = expit(-_END + _WIDTH * (np.arange(N_SCORE_BINS) + 0.5))  # middle of each bin
 _LOGITS = logit(SCORES)
+_DESIGN = np.stack([np.ones(N_SCORE_BINS), _LOGITS])
 _VARIANCES = SCORES * (1 - SCORES)  # of an answer, if the score is right
 _LOSSES = np.stack([-np.log1p(-SCORES), -np.log(SCORES)])  # (2, bins): of a negative, a positive
 
@@ -239,23 +241,18 @@ def calibration_z(pool: Outcomes, batch: Outcomes) -> Floats:
 def recalibration_p(reference: Outcomes, batch: Outcomes) -> float:
     """P-value that the answers follow the scores as in the reference, whatever the scores are.
 
-    The score test of Cox (1958) for a logistic recalibration, intercept and slope, with the
-    reference's own two figures taken off and its variance taken over, as in `calibration_z`. Small
-    where the answers changed for given inputs, or their share did; not where only the inputs did.
+    Cox's (1958) logistic recalibration, intercept and slope, is fitted to the reference; the score
+    test of both on the batch counts the error of that fit in. Small where the answers changed for
+    given inputs, or their share did; not where only the inputs did. It is 1 without labelled rows.
     """
     if not (reference.n_labelled and batch.n_labelled):
         return 1.0
-    sums, errors = [], []
-    design = np.stack([np.ones(N_SCORE_BINS), _LOGITS])
-    for outcomes in (batch, reference):
-        rows = outcomes.answers.sum(axis=-2)
-        residual = outcomes.counts[POSITIVE] - rows * SCORES
-        n = rows.sum()
-        sums.append(design @ residual / n)
-        errors.append((design * rows * _VARIANCES) @ design.T / n**2)
-    difference = sums[0] - sums[1]
-    covariance = (errors[0] + errors[1]) * float(_dispersion(reference))
-    return float(chdtrc(2, difference @ np.linalg.pinv(covariance) @ difference))
+    scores, known = _recalibrated(reference)
+    rows = batch.answers.sum(axis=-2)
+    surplus = _DESIGN @ (batch.counts[POSITIVE] - rows * scores)
+    here = (_DESIGN * rows * scores * (1 - scores)) @ _DESIGN.T
+    covariance = here + here @ np.linalg.pinv(known) @ here
+    return float(chdtrc(2, surplus @ np.linalg.pinv(covariance) @ surplus))
 
 
 def within_answers_p(reference: Outcomes, batch: Outcomes) -> float:
@@ -315,14 +312,37 @@ def pearson3_sf(z: Floats, skew: Floats) -> Floats:
     return np.where(np.abs(skew) < 1e-6, ndtr(-z), tail)
 
 
+def _recalibrated(outcomes: Outcomes) -> tuple[Floats, Floats]:
+    """Scores of the bins that fit the answers best, (1000,), and the information in them, (2, 2).
+
+    A tenth of a row with the answers that the scores promise keeps the fit finite where all answers
+    are alike.
+    """
+    rows = outcomes.answers.sum(axis=-2)
+    share = 0.1 * rows / rows.sum()
+    positive = outcomes.counts[POSITIVE] + share * SCORES
+    rows = rows + share
+    fit = np.array([0.0, 1.0])
+    for _ in range(_NEWTON_STEPS):
+        scores = expit(fit @ _DESIGN)
+        information = (_DESIGN * rows * scores * (1 - scores)) @ _DESIGN.T
+        step = np.linalg.pinv(information) @ _DESIGN @ (positive - rows * scores)
+        fit = fit + step / max(1.0, float(np.abs(step).max()))
+    return expit(fit @ _DESIGN), information
+
+
 def _dispersion(outcomes: Outcomes) -> Floats:
-    """Variance of the residuals about their mean, over the one that the scores promise, (...)."""
+    """Variance of the residuals about their mean, over the one that the scores promise, (...).
+
+    It is 1 where there is no variance to compare.
+    """
     rows = outcomes.answers.sum(axis=-2)
     n = rows.sum(axis=-1)
     surplus = outcomes.n_positive - (rows * SCORES).sum(axis=-1)
     squares = (outcomes.answers * np.stack([SCORES, 1 - SCORES]) ** 2).sum(axis=(-2, -1))
     promised = (rows * _VARIANCES).sum(axis=-1)
-    return _ratio(squares - _ratio(surplus**2, n), promised)
+    found = squares - _ratio(surplus**2, n)
+    return np.where(found > 1e-9 * promised, _ratio(found, promised), 1.0)
 
 
 def _answers(labelled: NDArray[np.bool_], positive: NDArray[np.bool_]) -> NDArray[np.int64]:
