@@ -14,6 +14,7 @@ from scipy.stats import ks_2samp
 
 from wine_drift.dataset import load_schema
 from wine_drift.explanation import ranked
+from wine_drift.ledger import Ledger
 
 Cli = Callable[..., Result]
 Record = Callable[..., dict[str, Any]]
@@ -186,6 +187,32 @@ def test_explain(cli: Cli, record: Record, home: Path, batch: Callable[..., Path
     assert cli("explain", done["batch"]["sequence"], "--home", home).stdout == text
     refused = cli("explain", 99, "--home", home, code=2)
     assert "no processed batch 99" in refused.stderr and "status" in refused.stderr
+
+
+def test_faulty_small_batches_are_not_learnt_from(
+    record: Record, home: Path, batch: Callable[..., Path]
+) -> None:
+    """Rows that waited and were found stuck together leave the window, all of them."""
+    for seed in range(6):
+        path = batch(f"{seed}.csv", seed=seed, n_rows=10, alcohol=lambda x: 10.0)
+        done = record("run-batch", path, "--home", home)
+        if done["decision"]["reasons"] == ["data_fault"]:
+            break
+    assert done["decision"]["reasons"] == ["data_fault"]
+    with Ledger.open(home, read_only=True) as ledger:
+        assert ledger.labelled_counts(after=1) == (0, 0)
+
+
+def test_an_accepted_fault_is_told_and_not_held(
+    record: Record, home: Path, batch: Callable[..., Path]
+) -> None:
+    """A source that has changed for good is accepted by name, and counts as what it is: drift."""
+    options = ("--home", home, "--accept", "alcohol,density")
+    done = record("run-batch", batch(density=lambda x: x.round(3)), *options)
+    assert [fault["feature"] for fault in done["drift"]["faults"]] == ["density"]
+    assert done["decision"]["reasons"][0] == "drift_major"
+    again = record("run-batch", batch("pH.csv", pH=lambda x: 3.3), *options)
+    assert again["decision"]["reasons"] == ["data_fault"]
 
 
 def test_explain_of_an_empty_home(cli: Cli, tmp_path: Path) -> None:

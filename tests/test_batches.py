@@ -287,7 +287,7 @@ def test_the_whole_stream_yields_each_row_once(red_wine_csv: Path) -> None:
         everything.sort_values(columns, ignore_index=True),
     )
 
-    rows, cursor = table.training_part(share=0.5)
+    rows, cursor, _ = table.training_part(share=0.5)
     rest = pd.concat(list(stream(table, cursor.position)), ignore_index=True)
     first = together[: cursor.position]
     pd.testing.assert_frame_equal(rest, together[cursor.position :].reset_index(drop=True))

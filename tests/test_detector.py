@@ -41,7 +41,7 @@ from wine_drift.outcomes import (
     N_SCORE_BINS,
     SCORES,
     Outcomes,
-    calibration_z,
+    calibration_p,
     count_outcomes,
     log_loss_rise_p,
     log_losses,
@@ -60,7 +60,9 @@ DROP = QUALITY_STATUSES.index("drop")
 def leaves(part: object) -> list[np.ndarray]:
     """All arrays of a reading or a state."""
     parts = getattr(part, "__dict__", None)
-    return [np.asarray(part)] if parts is None else [x for p in parts.values() for x in leaves(p)]
+    if parts is None:
+        return [] if part is None else [np.asarray(part)]
+    return [x for p in parts.values() for x in leaves(p)]
 
 
 def assert_same(ours: object, theirs: object, rtol: float = 0) -> None:
@@ -527,7 +529,7 @@ def test_quality_evidence_is_the_mean_of_three_tests_and_three_bets() -> None:
     p = reading.p_values
     assert np.isfinite(p).all()
     assert p[0] == log_loss_rise_p(log_losses(reference), log_losses(batch))
-    two_sided = 2 * ndtr(-abs(calibration_z(reference, batch)))
+    two_sided = calibration_p(reference, batch)
     assert p[2] == pytest.approx(two_sided, rel=1e-12)
     bets = log_e_of_shift(-ndtri(p[:1]), np.array(800 * 80 / 880), STRENGTHS)
     expected = np.exp(log_e_of_p(p)).mean() / 2 + np.exp(bets).mean() / 2
@@ -675,7 +677,9 @@ def measured(frame: pd.DataFrame, reference: Reference, detector: Detector) -> M
     screened: Screened = screen(frame[["a", "b", "y"]], SCHEMA)
     scores = np.where(screened.accepted, frame["score"], np.nan)
     options: Any = {"cut": 0.5, "max_set_aside": 0.2}
-    return measure(screened, scores, SCHEMA, reference, detector, LIMITS, **options)
+    return measure(
+        screened, scores, SCHEMA, reference, detector, LIMITS, **({"sequence": 1} | options)
+    )
 
 
 def pieces(frame: pd.DataFrame, size: int) -> list[pd.DataFrame]:

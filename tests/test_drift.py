@@ -587,3 +587,25 @@ def test_more_drift_is_more_evidence_on_average(changes: list[tuple[float, float
             ]
         )
     assert (np.diff(means, axis=0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param([0.7, 0.3], [0.1, 0.9], id="two values"),
+        pytest.param([0.98, 0.02], [0.0, 1.0], id="nearly constant"),
+        pytest.param([0.4, 0.1, 0.25, 0.25], [0.1, 0.4, 0.25, 0.25], id="neighbours"),
+        pytest.param([1.0], [0.0, 1.0], id="constant"),
+        pytest.param([0.1] * 10, [0.28, 0.02, *[0.1] * 7, 0.0], id="ten values"),
+    ],
+)
+def test_columns_of_few_values_can_drift(before: list[float], after: list[float]) -> None:
+    """No two values share a merged bin, so a change among few has evidence and severity."""
+    rng = np.random.default_rng(30)
+    old, new = (rng.choice(len(p), size=(n, 1), p=p) for p, n in ((before, 1000), (after, 100)))
+    reference = build_reference(old.astype(float), ["x"])
+    batch = count(new.astype(float), reference.edges)
+    tests = run_tests(reference.profile, batch, reference.correlation, reference.n_rows)
+    sizes, _ = severity(reference.profile, batch, batch)
+    assert tests.chi2[0] < 1e-4
+    assert sizes[0] > 0.1

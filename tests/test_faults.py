@@ -18,7 +18,7 @@ from scipy import stats
 from wine_drift.dataset import load_schema
 from wine_drift.drift import run_tests
 from wine_drift.faults import Fault, Traits, count_traits, find_faults
-from wine_drift.profile import Floats
+from wine_drift.profile import Floats, bin_edges, count
 from wine_drift.reference import Reference, Summary, build_reference
 from wine_drift.schema import SOURCE_FAULTS
 
@@ -550,3 +550,37 @@ def test_a_score_beside_the_features_is_no_matter(cellar: Cellar, red_wine_csv: 
     )
     assert faults == cellar.faults(batch)
     assert kinds(faults) == [("alcohol", "unit_change")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 100])
+def test_mostly_zeros_are_no_change_of_unit(n: int) -> None:
+    """A feature of 98 % zeros and a few sizes: healthy batches keep within the budget."""
+    rng = np.random.default_rng(31)
+    values = np.array([0.0, 1.0, 10.0, 20.0])
+    p = [0.98, 0.017, 0.002, 0.001]
+    limits = np.full((1, 2), np.nan)
+    found = 0
+    for _ in range(20):
+        known = rng.choice(values, size=(1279, 1), p=p)
+        edges = [bin_edges(known[:, 0])]
+        usual = count(known, edges), count_traits(known, limits)
+        for _ in range(100):
+            rows = rng.choice(values, size=(n, 1), p=p)
+            here = count(rows, edges), count_traits(rows, limits)
+            found += bool(find_faults(["x"], usual, here, spread=np.zeros(1), budget=1000))
+    assert found <= 6
+
+
+def test_one_value_of_a_scale_may_become_common() -> None:
+    """On a scale of five, 59 % of one value are drift; all but a few are a stuck sensor."""
+    rng = np.random.default_rng(32)
+    known = rng.integers(1, 6, size=(1000, 1)).astype(float)
+    edges = [bin_edges(known[:, 0])]
+    limits = np.array([[1.0, 5.0]])
+    usual = count(known, edges), count_traits(known, limits)
+    for share, kinds in ((0.59, []), (0.99, ["stuck"])):
+        rows = np.where(rng.random((100, 1)) < share, 4.0, rng.integers(1, 6, size=(100, 1)))
+        here = count(rows, edges), count_traits(rows, limits)
+        found = find_faults(["x"], usual, here, spread=np.full(1, 4.0), budget=1000)
+        assert [fault.kind for fault in found] == kinds

@@ -40,6 +40,9 @@ def test_edges_are_numpys_inverted_quantiles(column: np.ndarray) -> None:
     if not finite.size:
         assert bin_edges(column).size == 0
         return
+    if finite.min() == finite.max():
+        assert bin_edges(column).tolist() == [np.nextafter(finite[0], -np.inf), finite[0]]
+        return
     # Exact ranks: ceil(k n / 20) in whole numbers, where numpy multiplies rounded fractions.
     ranks = [-(-k * finite.size // N_BINS) for k in range(1, N_BINS)]
     expected = sorted({float(np.sort(finite)[rank - 1]) for rank in ranks})
@@ -71,6 +74,9 @@ def test_bins_hold_what_lies_between_their_edges(column: np.ndarray) -> None:
     bounds = np.concatenate([[-np.inf], edges, [np.inf]])
     for value, number in zip(column, bin_numbers(column, edges), strict=True):
         if np.isfinite(value):
+            if len(edges) < 10:
+                assert number % 2 == 0
+                number //= 2
             assert bounds[number] < value <= bounds[number + 1]
         else:
             assert number == -1
@@ -206,5 +212,5 @@ def test_constant_and_empty_columns_are_harmless() -> None:
     matrix = np.column_stack([np.ones(50), np.full(50, np.nan), np.arange(50.0)])
     reference = build_reference(matrix, ["constant", "absent", "fine"])
     assert not reference.correlation[:4].any()
-    assert [edges.size for edges in reference.edges[:2]] == [0, 0]
+    assert [edges.size for edges in reference.edges[:2]] == [2, 0]
     assert isinstance(count(matrix, reference.edges), Profile)

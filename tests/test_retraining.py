@@ -174,3 +174,28 @@ def test_a_damaged_version_is_refused(
         path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(StateUnreadable, match=written.version):
         read_version(tmp_path, written.manifest)
+
+
+def test_a_score_of_few_positives_is_not_monitored(red_rows: LabelledRows) -> None:
+    """Below 50 positives the folds' models score unlike the one that serves: no column of its own.
+
+    Quality is still judged by the out-of-fold scores.
+    """
+    few = np.concatenate(
+        [np.flatnonzero(red_rows.positive)[:30], np.flatnonzero(~red_rows.positive)]
+    )
+    version = first_version(red_rows.take(few), schema_of(11), RECIPE, number=1, facts=FACTS)
+    profile = version.reference.profile
+    assert profile.counts[-1].sum() == profile.missing[-1] == 0
+    assert version.reference.summary.outcomes.n_labelled == len(few)
+
+
+def test_missing_values_that_are_usual_are_in_the_reference(red_rows: LabelledRows) -> None:
+    """Rows with a gap train no model, but their share is what batches are compared with."""
+    missing = np.zeros(11)
+    missing[3] = 0.1
+    version = first_version(red_rows, schema_of(11), RECIPE, number=1, facts=FACTS, missing=missing)
+    profile = version.reference.profile
+    share = profile.missing[3] / (profile.missing[3] + profile.counts[3].sum())
+    assert share == pytest.approx(0.1, abs=0.001)
+    assert profile.missing.sum() == profile.missing[3]

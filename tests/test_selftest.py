@@ -122,9 +122,24 @@ def test_a_home_without_a_model(cli: Cli, tmp_path: Path, test: str) -> None:
 
 def test_a_broken_promise_is_told() -> None:
     """Only what exceeds the promise by more than chance."""
-    rates = {"drift": {"0.05": {"rate": 0.08, "low": 0.07, "high": 0.09}}}
-    assert broken_promise({"test": "null", "rates": rates}) is not None
-    rates["drift"]["0.05"]["low"] = 0.05
-    assert broken_promise({"test": "null", "rates": rates}) is None
-    longrun = {"test": "longrun", "bound": 0.1, "drift_evidence": {"low": 0.2}}
-    assert broken_promise(longrun) is not None
+    fine = {"rate": 0.0, "low": 0.0, "high": 1.0}
+    levels = ("0.05", "0.01", "0.001")
+
+    def null(**changed: dict[str, float]) -> dict[str, Any]:
+        rates = {kind: {level: fine for level in levels} for kind in ("drift", "quality")}
+        rates["quality"] |= {k: v for k, v in changed.items() if k in levels}
+        return {
+            "test": "null",
+            "rates": rates,
+            "faults": changed.get("faults", fine),
+            "budget": 1000,
+        }
+
+    assert broken_promise(null()) is None
+    assert broken_promise(null(**{"0.05": {"low": 0.055}})) is None
+    assert broken_promise(null(**{"0.05": {"low": 0.07}})) is not None
+    assert broken_promise(null(**{"0.001": {"low": 0.004}})) is not None
+    assert broken_promise(null(faults={"low": 0.002})) is not None
+    longrun = {"test": "longrun", "bound": 0.1, "quality_evidence": {"low": 0.0}}
+    assert broken_promise(longrun | {"drift_evidence": {"low": 0.2}}) is not None
+    assert broken_promise(longrun | {"drift_evidence": {"low": 0.05}}) is None

@@ -42,8 +42,8 @@ def find_causes(
     Returns
     -------
     tuple of str
-        Out of CAUSES; empty without enough labelled rows of either answer. Covariate and concept
-        drift may come together.
+        Out of CAUSES; empty without enough labelled rows of either answer, or where nothing but the
+        quality changed. Covariate and concept drift may come together.
     """
     if float(batch.n_labelled) < min_rows or not _tells(reference, min_rows):
         return ()  # what earlier batches answered says nothing of this one
@@ -55,7 +55,7 @@ def find_causes(
         return min(question(reference, outcomes) for outcomes in asked) * len(asked) < LEVEL
 
     if not changed(recalibration_p):
-        return (COVARIATE,)  # also where only quality dropped: the inputs became harder ones
+        return (COVARIATE,) if drifted else ()
     if changed(share_p) and not changed(within_answers_p):
         return (LABEL,)
     return (COVARIATE, CONCEPT) if drifted else (CONCEPT,)

@@ -7,10 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wine_drift.detector import Detector
 from wine_drift.errors import SettingsError, StateUnreadable
 from wine_drift.ledger import Cursor, Ledger
 from wine_drift.model import Version, read_version, write_version
+from wine_drift.profile import Floats
 from wine_drift.record import retraining_part
 from wine_drift.retraining import Recipe, challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
@@ -110,10 +113,12 @@ class Champion:
         SettingsError
             The table has too few rows of a kind.
         """
-        rows, cursor = supply.training_part(share=share)
+        rows, cursor, missing = supply.training_part(share=share)
         facts = self._facts("first", parent=None, dataset=supply.name)
         try:
-            version = first_version(rows, self._schema, self._recipe, number=1, facts=facts)
+            version = first_version(
+                rows, self._schema, self._recipe, number=1, facts=facts, missing=missing
+            )
         except ValueError as error:
             faults = supply.faults()
             set_aside = f"; set aside: {faults}" if faults else ""
@@ -162,6 +167,7 @@ class Champion:
                 alpha=self._settings.gate_alpha,
                 number=len(self._ledger.versions()) + 1,
                 facts=facts,
+                missing=self._missing(n_features),
             )
             if attempt.challenger is not None:
                 promoted = write_version(self._folder, attempt.challenger)
@@ -171,6 +177,13 @@ class Champion:
         challenger = promoted.version if promoted else None
         part = retraining_part(gate, challenger=challenger, failure=failure, reason=reason)
         return promoted, part
+
+    def _missing(self, n_features: int) -> Floats:
+        """Usual share of missing values of each feature: that of the pool."""
+        pool = self.detector.drift.pool
+        missing = pool.missing[:n_features]
+        out: Floats = missing / np.maximum(missing + pool.counts[:n_features].sum(axis=1), 1)
+        return np.minimum(out, 0.99)
 
     @property
     def _folder(self) -> Path:

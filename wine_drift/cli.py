@@ -37,7 +37,15 @@ PUBLISHING = (
     "proxy",
     "legacy_metrics",
 )
-JUDGING = ("budget", "severity_drift", "severity_major", "min_rows", "max_set_aside", "retrain")
+JUDGING = (
+    "budget",
+    "severity_drift",
+    "severity_major",
+    "min_rows",
+    "max_set_aside",
+    "accept",
+    "retrain",
+)
 
 JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")
 
@@ -218,7 +226,8 @@ def explain(run: str, file: str | None, **options: Any) -> None:
             remedy="`wine-drift status` lists the last ones",
         )
     if settings.json:
-        _print_json({"batch": record["batch"], "columns": explanation.explain(record)})
+        parts = {key: record[key] for key in ("batch", "drift", "quality", "decision")}
+        _print_json(parts | {"columns": explanation.explain(record)})
     else:
         click.echo(explain_text(record))
 
@@ -234,7 +243,7 @@ def selftest() -> None:
 def _selftest(name: str, text: str, *settings_taken: str) -> None:
     """One test as a command."""
 
-    @takes(*settings_taken, "batch_rows", *JUDGED, "repeats", "seed", "schema", "json")
+    @takes(*settings_taken, "batch_rows", *JUDGED, "repeats", "seed", "threads", "json")
     def command(file: str | None, **options: Any) -> None:
         settings = _settings(file, options)
         from wine_drift import selftest as tests
@@ -245,6 +254,8 @@ def _selftest(name: str, text: str, *settings_taken: str) -> None:
             _print_json(found)
         else:
             click.echo(selftest_text(found))
+        if name == "power" and not settings.dry_run:
+            tests.keep(settings, found)
         broken = tests.broken_promise(found)
         if broken is not None:
             raise Unhealthy(broken, remedy="judge larger batches: raise batch_rows or min_rows")

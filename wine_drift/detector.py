@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from wine_drift.drift import BETS, WINDOW_DECAY, DriftTests, run_tests, severity
 from wine_drift.evidence import (
@@ -25,7 +25,7 @@ from wine_drift.evidence import (
 from wine_drift.outcomes import (
     Outcomes,
     auc_drop_p,
-    calibration_z,
+    calibration_p,
     log_loss_rise_p,
     log_losses,
     mean_log_loss,
@@ -107,6 +107,7 @@ class Detector:
     drift: DriftState
     quality: QualityState
     waiting: Summary  # rows of batches too small to be judged alone
+    waiting_since: int | None = None  # number of the batch that brought the first of these rows
 
     @classmethod
     def fresh(cls, reference: Reference) -> Detector:
@@ -124,6 +125,7 @@ class Detector:
             "drift": {name: part.to_dict() for name, part in vars(self.drift).items()},
             "quality": {name: part.to_dict() for name, part in vars(self.quality).items()},
             "waiting": self.waiting.to_dict(),
+            "waiting_since": self.waiting_since,
         }
 
     @classmethod
@@ -142,6 +144,7 @@ class Detector:
                 Evidence.from_dict(quality["evidence"]),
             ),
             Summary.from_dict(data["waiting"]),
+            data["waiting_since"],
         )
 
 
@@ -179,7 +182,7 @@ def judge_drift(
     """
     tests = run_tests(state.pool, batch, correlation, n_reference)
     evidence = tests.added_to(state.evidence)
-    window = state.window.scaled(WINDOW_DECAY) + batch
+    window = state.window.scaled(_fading(state.window.n_rows, batch.n_rows)) + batch
     sizes, psi = severity(reference, window, batch)
     reading = DriftReading(
         tests=tests,
@@ -210,7 +213,7 @@ def judge_quality(
         [
             log_loss_p,
             auc_drop_p(state.pool, batch),
-            2 * ndtr(-np.abs(calibration_z(state.pool, batch))),
+            calibration_p(state.pool, batch),
         ],
         axis=-1,
     )
@@ -221,7 +224,7 @@ def judge_quality(
     n_effective = usual.n * here.n / np.maximum(usual.n + here.n, 1)
     bets = log_e_of_shift(z[..., np.newaxis], n_effective, STRENGTHS)[..., np.newaxis, :, :]
     evidence = state.evidence.grown(together, together[..., np.newaxis], bets)
-    window = state.window.scaled(WINDOW_DECAY) + batch
+    window = state.window.scaled(_fading(state.window.n_labelled, batch.n_labelled)) + batch
     recent = mean_log_loss(window)
     log10 = evidence.log10()
     enough = log10 >= np.log10(limits.budget)
@@ -246,6 +249,17 @@ def cleared(summary: Summary, nothing: Summary, *, rows: bool, answers: bool) ->
     if answers:
         summary = replace(summary, outcomes=nothing.outcomes)
     return summary
+
+
+def _fading(n_window: Floats, n_batch: Floats) -> Floats:
+    """Weight of the window's past: 0.7, or less where it would outweigh the batch too much.
+
+    Batches of equal size have 0.7 / 0.3 of a batch before them; one large batch shall not rule the
+    window of the small ones that follow.
+    """
+    most = WINDOW_DECAY / (1 - WINDOW_DECAY) * n_batch
+    out: Floats = np.minimum(WINDOW_DECAY, most / np.maximum(n_window, 1))
+    return out
 
 
 def _drift_status(

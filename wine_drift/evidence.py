@@ -62,8 +62,8 @@ class Evidence:
     def log10_columns(self) -> Floats:
         """Of each column's own R over the number of columns, (..., n_columns).
 
-        Divided so that it compares with the same threshold: as likely as not to get there by
-        chance in any column, not in each.
+        Divided so that it compares with the same threshold: any of the columns gets there by chance
+        no sooner than one detector of its own would.
         """
         bets = _log_mean(_log_r(self.bets), 2)
         share = np.log(self.columns.shape[-1])

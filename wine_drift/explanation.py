@@ -59,8 +59,8 @@ def change(feature: Feature, missing: float = 0.0) -> str:
     shift, spread = middle - was, (high - low) - (was_high - was_low)
 
     def told(value: float) -> str:
-        text = f"{abs(value):.{digits}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
+        text = f"{abs(value):.{digits}f}" if abs(value) < 1e7 else f"{abs(value):.4g}"
+        text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
         return ("-" if value < 0 and text != "0" else "") + text
 
     def signed(value: float) -> str:

@@ -21,6 +21,8 @@ MISSING_RISE = 0.05  # of the cells, beyond the usual share
 OUTSIDE_SHARE = 0.2  # of the values, beyond the plausible range
 STUCK_SHARE = 0.5  # of the values, all one and the same ...
 COMMON_SHARE = 0.25  # ... where no value is so common in the reference
+FEW_VALUES = 10  # different ones in the reference: a scale, of which one may become common ...
+STUCK_COARSE = 0.95  # ... short of nearly all
 ROUNDING_GAP = 0.3  # in the share of values with more than so many decimals ...
 ROUNDING_REST = 0.02  # ... of which all but so many vanish ...
 ROUNDING_STEP = 0.1  # ... where a step is so much of the usual spread: finer ones do no harm
@@ -185,7 +187,10 @@ def _missing(name: str, usual: _Column, here: _Column, level: float) -> Fault | 
 def _stuck(name: str, usual: _Column, here: _Column, level: float) -> Fault | None:
     top = int(here.buckets.argmax())
     n, before = here.buckets[top], usual.buckets[top]
-    if here.share(n) < STUCK_SHARE or usual.share(usual.buckets.max()) > COMMON_SHARE:
+    coarse = (usual.buckets > 0).sum() < FEW_VALUES
+    if here.share(n) < (STUCK_COARSE if coarse else STUCK_SHARE):
+        return None
+    if usual.share(usual.buckets.max()) > COMMON_SHARE:
         return None
     looked_at = np.log((here.buckets > 0).sum())  # any value could have been the one
     if log_more_p(n, here.n_values, before, usual.n_values) > level - looked_at:
@@ -196,26 +201,31 @@ def _stuck(name: str, usual: _Column, here: _Column, level: float) -> Fault | No
 def _unit(name: str, usual: _Column, here: _Column, level: float) -> Fault | None:
     """All values in another unit, or a part of them that is not plausible in this one."""
     shift, there, apart = _shift(usual.magnitudes, here.magnitudes)
-    share = 1.0
+    share = here.magnitudes.sum()
     if there < SAME_SHAPE or apart > OTHER_PLACE:
         shift, there, _ = _shift(usual.magnitudes, here.outside_magnitudes)
-        share = here.share(here.outside)
-        if there < SAME_SHAPE or share < OUTSIDE_SHARE:
+        share = here.outside
+        if there < SAME_SHAPE or here.share(share) < OUTSIDE_SHARE:
             return None
-    if log_more_p(share * here.n_values, here.n_values, 0, usual.n_values) > level:
+    # against chance: values of sizes that the reference has none of, zeros apart
+    sized, usually = (
+        counts.reshape(2, SIZES)[:, 1:] for counts in (here.magnitudes, usual.magnitudes)
+    )
+    novel = sized[usually == 0].sum()
+    if log_more_p(novel, sized.sum(), 0, usually.sum()) > level:
         return None
     decades = round(shift / STEPS)
     if abs(shift - decades * STEPS) <= 1:  # units differ by powers of ten, mostly
         shift = decades * STEPS
-    return Fault(name, "unit_change", share, 0.0, 10.0 ** (shift / STEPS))
+    return Fault(name, "unit_change", here.share(share), 0.0, 10.0 ** (shift / STEPS))
 
 
 def _outside(name: str, usual: _Column, here: _Column, level: float) -> Fault | None:
     if here.share(here.outside) < OUTSIDE_SHARE:
         return None
-    if log_more_p(here.outside, here.n_values, 0, usual.n_values) > level:
+    if log_more_p(here.outside, here.n_values, usual.outside, usual.n_values) > level:
         return None
-    return Fault(name, "out_of_range", here.share(here.outside), 0.0)
+    return Fault(name, "out_of_range", here.share(here.outside), usual.share(usual.outside))
 
 
 def _rounding(name: str, usual: _Column, here: _Column, level: float) -> Fault | None:

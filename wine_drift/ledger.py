@@ -73,6 +73,7 @@ class Commit:
     cursor: Cursor | None = None
     detector: tuple[str, Mapping[str, Any]] | None = None  # version, state
     labelled: LabelledRows | None = None
+    forget_since: int | None = None  # labelled rows from this batch on are nothing to learn from
     promoted: Mapping[str, Any] | None = None  # manifest of the new champion
 
 
@@ -151,10 +152,8 @@ class Ledger:
         processed = "SELECT record FROM batches WHERE outcome = 'processed'"
         if not run:
             return self._json(f"{processed} ORDER BY sequence DESC LIMIT 1")
-        if run.isdecimal() and len(run) < 19:
-            found = self._json(f"{processed} AND sequence = ?", int(run))
-            if found is not None:
-                return found
+        if run.isdecimal() and len(run) < 7:
+            return self._json(f"{processed} AND sequence = ?", int(run))
         if not set(run) <= set("0123456789abcdef"):
             return None
         with _told(self._path):
@@ -285,6 +284,8 @@ class Ledger:
                 execute(
                     "INSERT OR REPLACE INTO detector VALUES (?, ?)", (version, json.dumps(state))
                 )
+            if commit.forget_since is not None:
+                execute("DELETE FROM window WHERE sequence >= ?", (commit.forget_since,))
             if commit.labelled is not None and len(commit.labelled):
                 kept = commit.labelled.newest(window_rows)
                 execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +45,7 @@ class Measurement:
     at_fault: bool  # the source is to be mended, whatever else was found
     causes: tuple[str, ...]  # of an alarm
     detector: Detector  # after this batch
+    distrusted_since: int | None  # rows from this batch on were found at fault together
 
 
 def measure(
@@ -54,8 +56,10 @@ def measure(
     detector: Detector,
     limits: Limits,
     *,
+    sequence: int,
     cut: float,
     max_set_aside: float,
+    accepted: Collection[str] = (),
 ) -> Measurement:
     """Measure one batch.
 
@@ -73,10 +77,14 @@ def measure(
     detector : Detector
         As it was before this batch.
     limits : Limits
+    sequence : int
+        Number of the batch.
     cut : float
         Score from which a row is predicted positive.
     max_set_aside : float, in (0, 1]
         From this share of faulty rows on, the source is at fault.
+    accepted : collection of str
+        Features whose faults are told and no longer held against the source.
     """
     good, labelled = screened.accepted, screened.labelled
     positive = schema.is_positive(screened.target)
@@ -111,12 +119,13 @@ def measure(
         )
         after = replace(after, quality=answers)
     causes: tuple[str, ...] = ()
-    at_fault = bool(faults) or screened.faulty_share >= max_set_aside
+    held = any(fault.feature not in accepted for fault in faults)
+    at_fault = held or screened.faulty_share >= max_set_aside
     drifted = drift is not None and int(drift.status) >= DRIFT
     dropped = quality_drift is not None and int(quality_drift.status) == DROP
     if at_fault:
         # where old and new rows were found at fault together, none of them is to be trusted
-        after = replace(detector, waiting=reference.nothing()) if faults else detector
+        after = _emptied(detector, reference) if held else detector
     else:
         if drifted or dropped:
             causes = find_causes(
@@ -132,7 +141,10 @@ def measure(
             rows=drift is not None,
             answers=quality_drift is not None,
         )
-        after = replace(after, waiting=waiting)
+        since = detector.waiting_since or sequence
+        after = replace(
+            after, waiting=waiting, waiting_since=since if drift is None and n_rows else None
+        )
     expected_log_loss, expected_roc_auc = expected_quality(here.outcomes)
     return Measurement(
         quality=measure_quality(positive[labelled], scores[labelled], cut=cut),
@@ -148,7 +160,13 @@ def measure(
         at_fault=at_fault,
         causes=causes,
         detector=after,
+        distrusted_since=(detector.waiting_since or sequence) if held else None,
     )
+
+
+def _emptied(detector: Detector, reference: Reference) -> Detector:
+    """The same with nothing waiting."""
+    return replace(detector, waiting=reference.nothing(), waiting_since=None)
 
 
 def _quantiles(screened: Screened, scores: Floats) -> Floats:

@@ -15,6 +15,7 @@ DRIFT_REASONS = {
     "drift": "drift",
     "major": "drift_major",
 }
+QUALITY_REASONS = {"warn": "quality_warn", "minor": "quality_minor", "drop": "quality_drop"}
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ def decide(
     >>> decide(drift_status="major", **(usual | {"recent_positives": 3}))
     Decision(action='hold', reasons=('drift_major', 'waiting_for_labels'))
     """
+    if at_fault:  # which is what changed, and all that can be said
+        return Decision("hold", ("data_fault",))
     dropped = quality_status == "drop"
-    reasons = ["quality_drop"] if dropped else []
-    if drift_status in DRIFT_REASONS:
-        reasons.append(DRIFT_REASONS[drift_status])
-    reasons += causes
-    if at_fault:
-        return Decision("hold", ("data_fault", *reasons))
+    told = [DRIFT_REASONS[drift_status]] if drift_status in DRIFT_REASONS else []
+    if quality_status in QUALITY_REASONS:
+        told.insert(0 if dropped else 1, QUALITY_REASONS[quality_status])
+    reasons = [*told, *causes]
     if not (dropped or drift_status == "major"):
         quiet = "too_few_rows" if drift_status == "not_judged" else "no_drift"
         return Decision("keep", tuple(reasons) or (quiet,))

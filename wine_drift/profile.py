@@ -72,6 +72,8 @@ def bin_edges(values: Floats) -> Floats:
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.empty(0)
+    if finite.min() == finite.max():  # whatever else comes falls in a bin of its own
+        return np.array([np.nextafter(finite[0], -np.inf), finite[0]])
     # The products k/20 are rounded, and 0.15 * 40 must be 6 and not 7: ranks are exact integers.
     ranks = -(-np.arange(1, N_BINS) * finite.size // N_BINS) - 1
     edges: Floats = np.unique(np.sort(finite)[ranks])
@@ -80,13 +82,17 @@ def bin_edges(values: Floats) -> Floats:
 
 
 def bin_numbers(values: Floats, edges: Floats) -> NDArray[np.int64]:
-    """Bin of each value, shape (n_rows,), from 0 to len(edges); -1 for a value that is missing.
+    """Bin of each value, shape (n_rows,), from 0 to 19; -1 for a value that is missing.
+
+    Ten bins or fewer are the even ones, so that the pairs (0, 1), (2, 3), ... can always be merged
+    without two of them becoming one.
 
     >>> bin_numbers(np.array([0.5, 1.0, 1.5, np.nan]), np.array([1.0])).tolist()
-    [0, 0, 1, -1]
+    [0, 0, 2, -1]
     """
     numbers = np.searchsorted(edges, values, side="left")
-    return np.where(np.isfinite(values), numbers, -1)
+    spacing = 2 if len(edges) < N_BINS // 2 else 1
+    return np.where(np.isfinite(values), spacing * numbers, -1)
 
 
 def count(matrix: Floats, edges: Sequence[Floats]) -> Profile:
@@ -103,7 +109,7 @@ def count(matrix: Floats, edges: Sequence[Floats]) -> Profile:
     --------
     >>> profile = count(np.array([[1.0], [3.0], [np.nan]]), [np.array([2.0])])
     >>> profile.counts[0, :3].tolist(), profile.missing.tolist()
-    ([1.0, 1.0, 0.0], [1.0])
+    ([1.0, 0.0, 1.0], [1.0])
     """
     binned = [bin_numbers(matrix[:, j], column) + 1 for j, column in enumerate(edges)]
     tallies = np.array([np.bincount(numbers, minlength=N_BINS + 1) for numbers in binned], float)

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, ndtri, stdtrit
 
+from wine_drift.outcomes import CLIP, MIN_PER_CLASS
 from wine_drift.profile import Floats
 
-MIN_PER_CLASS = 5  # rows of either class for an interval of the AUC: with 3 it covers 89%, not 95%
 CALIBRATION_BINS = 10
-CLIP = 1e-6  # of scores in tests on the mean loss: caps one row at 13.8 nats
 EPSILON = float(np.finfo(float).eps)  # of scores in the reported log loss, as in scikit-learn
 QUANTILE = 0.975  # for 95% intervals
 Z = float(ndtri(QUANTILE))

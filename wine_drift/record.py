@@ -143,8 +143,8 @@ def drift_part(
     }
     units = {feature.name: feature.unit for feature in schema.features}
     for j, name in enumerate(reference.columns):
-        if np.isnan(measured.quantiles[j]).all() and tests.missing[j] == 1:
-            continue  # no rows, no figure: never a 0
+        if not tests.n_effective[j] and tests.missing[j] == 1:
+            continue  # no rows on either side, no figure: never a 0
         evident = reading.log10_columns[j] >= np.log10(limits.budget)
         part["features"].append(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -150,6 +150,9 @@ def build_reference(
     columns: Sequence[str],
     positive: NDArray[np.bool_] | None = None,
     plausible: Floats | None = None,
+    *,
+    missing: Floats | None = None,
+    score_counts: bool = True,
 ) -> Reference:
     """Count the rows that the champion answers for.
 
@@ -163,6 +166,10 @@ def build_reference(
     plausible : ndarray of shape (n_features, 2), optional
         Smallest and largest value that a feature can have. Where that is infinite or not given, it
         is the range of these rows, widened by its own width on either side.
+    missing : ndarray of shape (n_features,), in [0, 1), optional
+        Usual share of missing values, where `matrix` holds complete rows only.
+    score_counts : bool
+        False: the score is not monitored as a column.
 
     Raises
     ------
@@ -173,6 +180,9 @@ def build_reference(
         raise ValueError(f"a matrix of shape {matrix.shape} for {len(columns)} columns")
     values = np.where(np.isfinite(matrix), matrix, np.nan)
     edges = tuple(bin_edges(column) for column in matrix.T)
+    if not score_counts:
+        matrix = np.where(np.array(columns) == SCORE, np.nan, matrix)
+        edges = tuple(bin_edges(column) for column in matrix.T)
     profile = count(matrix, edges)
     n_features = sum(name != SCORE for name in columns)
     limits = np.full((n_features, 2), np.nan)
@@ -186,9 +196,13 @@ def build_reference(
                     limits[j] = 2 * low - high, 2 * high - low
     if plausible is not None:
         limits = np.where(np.isfinite(plausible), plausible, limits)
+    if not score_counts:
+        profile = replace(profile, missing=np.where(np.array(columns) == SCORE, 0, profile.missing))
+    if missing is not None:  # as many as go with these rows
+        profile.missing[:n_features] += np.rint(len(matrix) * missing / (1 - missing))
     outcomes = Outcomes.none()
     if positive is not None:
-        outcomes = count_outcomes(matrix[:, -1], np.ones(len(matrix), dtype=bool), positive)
+        outcomes = count_outcomes(values[:, -1], np.ones(len(matrix), dtype=bool), positive)
     traits = count_traits(values[:, :n_features], limits)
     return Reference(
         columns=tuple(columns),
@@ -215,5 +229,5 @@ def _correlation(matrix: Floats, edges: Sequence[Floats], profile: Profile) -> F
 
 
 def _nullable(values: Floats) -> list[Any]:
-    """Nested lists with null for NaN, which JSON has no word for."""
-    return [[None if np.isnan(x) else x for x in row] for row in values.tolist()]
+    """Nested lists with null for what is not finite, which JSON has no word for."""
+    return [[x if np.isfinite(x) else None for x in row] for row in values.tolist()]

@@ -24,7 +24,9 @@ REASONS = {
     "label_shift": "another share of positives, the inputs of either answer as before",
     "concept_drift": "other answers to the same inputs",
     "quality_drop": "quality is clearly worse than the reference",
-    "data_fault": "the source is at fault: mend it rather than the model",
+    "quality_minor": "a real change of quality, too small to matter",
+    "quality_warn": "quality may be changing; not enough evidence for an alarm",
+    "data_fault": "the source is at fault: mend it rather than the model, or --accept it",
     "waiting_for_labels": "retraining waits for more labelled rows",
     "retrain_never": "retraining is switched off",
 }
@@ -131,6 +133,8 @@ def explain_text(record: Mapping[str, Any]) -> str:
     """Why a batch was judged as it was."""
     batch, drift, quality = record["batch"], record["drift"], record["quality"]
     lines = [f"batch {batch['sequence']} · {batch['name']} · {drift['judged_rows']} rows judged"]
+    if drift["judged_rows"] > batch["rows"]:
+        lines.append(_row("", f"with those that waited; below is what its own {batch['rows']} say"))
     lines.append(_row("drift", _drift(drift)))
     lines.append(_row("quality", _drop(quality)))
     lines += [_row("fault", fault_text(fault)) for fault in drift["faults"]]
@@ -167,8 +171,8 @@ def selftest_text(found: Mapping[str, Any]) -> str:
             quality = found["rates"]["quality"][level]
             cells = [cell for rate in (drift, quality) for cell in _rate(rate)]
             table.add_row(f"p < {level}", *cells)
-        alarms = " within ".join(_rate(found["alarms"]))
-        last = f"in alarm: {alarms} of {found['batches']} healthy batches"
+        table.add_row("a fault of the source", *_rate(found["faults"]), "", "")
+        last = f"{found['alarms']} alarms began in {found['batches']} healthy batches"
         return "\n".join([*lines, "", _drawn(table), last])
     if found["test"] == "longrun":
         head = f"{found['streams']} healthy streams of {found['batches']} batches"
@@ -179,15 +183,15 @@ def selftest_text(found: Mapping[str, Any]) -> str:
         table.add_row("an alarm, drift or quality", *_rate(found["alarms"]), "")
         return "\n".join([*lines, "", _drawn(table)])
     if found["test"] == "power":
-        head = "smallest shift told by one batch, 95 %"
-        table = _table("feature", head, "in sd", "mean delay at half of it")
+        head = "smallest shift with an alarm in 95 % of batches"
+        table = _table("feature", head, "in sd", "batches to evidence at half of it")
         for feature in found["features"]:
             shift, sd = feature["shift_own"], feature["shift_sd"]
             table.add_row(
                 feature["name"],
                 "none up to 4 sd" if shift is None else f"{shift:.3g} {feature['unit']}".strip(),
                 number(sd, 2),
-                f"{feature['mean_delay']:.1f} batches",
+                "> 50 batches" if feature["mean_delay"] >= 50 else f"{feature['mean_delay']:.1f}",
             )
         return "\n".join([*lines, "", _drawn(table)])
     table = _table("95 % interval of", "holds the true value", "95 % limits", "batches with one")

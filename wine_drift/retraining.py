@@ -20,6 +20,9 @@ from wine_drift.schema import Schema
 FOLDS = 5
 GATE_FOLDS = 4
 GATE_BATCHES = 3  # the gate looks at so many recent batches
+# Below so many rows of the rarer answer, the models of the folds score visibly unlike the one that
+# serves, which would be an alarm about nothing.
+MIN_FOR_SCORE = 50
 MIN_OF_EACH = 10  # positives, and negatives, that a first model needs
 
 
@@ -43,7 +46,13 @@ class Challenge:
 
 
 def first_version(
-    rows: LabelledRows, schema: Schema, recipe: Recipe, *, number: int, facts: Mapping[str, Any]
+    rows: LabelledRows,
+    schema: Schema,
+    recipe: Recipe,
+    *,
+    number: int,
+    facts: Mapping[str, Any],
+    missing: Floats | None = None,
 ) -> Version:
     """Train the first champion on all rows; its reference holds out-of-fold scores.
 
@@ -56,6 +65,8 @@ def first_version(
         Of the version, from 1.
     facts : mapping
         What else the manifest tells: time, reason, parent, dataset.
+    missing : ndarray of shape (n_features,), optional
+        Usual share of missing values; the rows are complete.
 
     Raises
     ------
@@ -70,7 +81,9 @@ def first_version(
         )
     nothing = rows.take(slice(0, 0))
     scores = _out_of_fold(nothing, rows, recipe, folds=FOLDS)
-    return _assemble(rows, rows, scores, schema, recipe, number=number, facts=facts)
+    return _assemble(
+        rows, rows, scores, schema, recipe, number=number, facts=facts, missing=missing
+    )
 
 
 def challenge(
@@ -83,6 +96,7 @@ def challenge(
     alpha: float,
     number: int,
     facts: Mapping[str, Any],
+    missing: Floats | None = None,
 ) -> Challenge:
     """Train a challenger on reference plus history and compare it on held-out recent rows.
 
@@ -99,6 +113,8 @@ def challenge(
         The gate looks at the last three batches, and at more of them until it has so many rows.
     alpha : float
         Level of the paired test.
+    missing : ndarray of shape (n_features,), optional
+        Usual share of missing values, as in `first_version`.
     """
     n_features = champion.rows.features.shape[1]
     is_recent = _recent(history.sequence, min_rows)
@@ -120,7 +136,14 @@ def challenge(
     rows = concatenate([base, recent], n_features).newest(recipe.window_rows)
     facts = {**facts, "gate": {"p_value": result.p_value, "mean_gain": result.mean_gain}}
     challenger = _assemble(
-        rows, recent, challenger_scores, schema, recipe, number=number, facts=facts
+        rows,
+        recent,
+        challenger_scores,
+        schema,
+        recipe,
+        number=number,
+        facts=facts,
+        missing=missing,
     )
     return Challenge(result, challenger)
 
@@ -134,6 +157,7 @@ def _assemble(
     *,
     number: int,
     facts: Mapping[str, Any],
+    missing: Floats | None,
 ) -> Version:
     """Train on `rows`; what is normal from now on is `reference_rows` with honest scores."""
     model = train(
@@ -144,6 +168,7 @@ def _assemble(
         threads=recipe.threads,
     )
     cut = float(np.clip(rows.positive.mean(), 0.01, 0.99))
+    rarer = int(min(rows.positive.sum(), (~rows.positive).sum()))
     columns = np.column_stack([reference_rows.features, reference_scores])
     quality = measure_quality(reference_rows.positive, reference_scores, cut=cut)
     name = version_name(number, model.text)
@@ -151,7 +176,12 @@ def _assemble(
         version=name,
         model=model,
         reference=build_reference(
-            columns, schema.columns, reference_rows.positive, schema.plausible
+            columns,
+            schema.columns,
+            reference_rows.positive,
+            schema.plausible,
+            missing=missing,
+            score_counts=rarer >= MIN_FOR_SCORE,
         ),
         reference_rows=replace(reference_rows, features=columns),
         cut=cut,
@@ -169,6 +199,7 @@ def _assemble(
             "out_of_fold": {name: e.value for name, e in quality.measures().items()},
             "parameters": {**PARAMETERS, "rounds": recipe.rounds, "seed": recipe.seed},
             "half_life": recipe.half_life,
+            "units": {feature.name: feature.unit for feature in schema.features},
             "reliance": dict(
                 zip(
                     schema.feature_names,

@@ -251,8 +251,10 @@ class _Run:
                 champion.reference,
                 self.champion.detector,
                 _limits(settings),
+                sequence=self.ledger.next_sequence(),
                 cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
+                accepted=settings.accept.split(",") if settings.accept else (),
             )
 
     def decide(self, measured: Measurement, fresh: LabelledRows) -> Decision:
@@ -337,6 +339,7 @@ class _Run:
                 cursor=cursor,
                 detector=(version.version, detector.to_dict()),
                 labelled=None if measured.at_fault else fresh,
+                forget_since=measured.distrusted_since,
                 promoted=promoted.manifest if promoted else None,
             ),
             window_rows=self.settings.window_rows,

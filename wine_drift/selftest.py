@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import expit, logit
 
-from wine_drift.dataset import load_schema
-from wine_drift.detector import DRIFT, DROP, MINOR, Limits
+from wine_drift.detector import DRIFT, DROP, Limits
 from wine_drift.errors import SettingsError
-from wine_drift.faults import MAX_DECIMALS
+from wine_drift.faults import MAX_DECIMALS, count_traits, find_faults
 from wine_drift.ledger import Ledger
 from wine_drift.locking import locked
 from wine_drift.model import Version, read_version
 from wine_drift.outcomes import CLIP
-from wine_drift.profile import Floats
+from wine_drift.profile import Floats, count
 from wine_drift.quality import measure_quality, wilson
 from wine_drift.settings import Settings
 from wine_drift.streams import Streams
@@ -35,6 +34,7 @@ FOUND = 0.95  # share of batches in which a shift must be found
 LARGEST_SHIFT = 4.0  # standard deviations
 STEPS = 8  # of the bisection for the smallest shift: to 1/64 standard deviation
 DELAY_BATCHES = 50  # after which a stream without an alarm counts as so many
+MOST = {"0.05": 0.06, "0.01": 0.015, "0.001": 0.003}  # batches with p below, rounding included
 USUAL = 0.95  # of the values, that tell a feature's decimals
 
 
@@ -45,17 +45,20 @@ def null(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
     -------
     dict
         `rates`: for drift and quality, by level, share of batches with p below it and its 95 %
-        limits. `alarms`: share of batches in alarm, with limits.
+        limits. `faults`: share of batches with a fault, and limits. `alarms`: how many began.
     """
     version, n_rows, limits = _champion(settings)
     streams, rows = _streams(version, STREAMS, settings.seed)
     batches = max(1, settings.repeats // STREAMS)
     binned = streams.binned(rows)
-    drift_p, quality_p, alarms = [], [], 0
+    drift_p, quality_p, began = [], [], 0
+    before = np.zeros(STREAMS, dtype=bool)
     for drift, quality in streams.judge(binned, n_rows, progress(range(batches)), limits):
         drift_p.append(drift.tests.p_value)
         quality_p.append(quality.p_value)
-        alarms += int(((drift.status >= DRIFT) | (quality.status == DROP)).sum())
+        alarmed = (drift.status >= DRIFT) | (quality.status == DROP)
+        began += int((alarmed & ~before).sum())
+        before = alarmed
     total = batches * STREAMS
     return _facts("null", version, n_rows, limits) | {
         "batches": total,
@@ -66,7 +69,8 @@ def null(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
             }
             for name, p_values in (("drift", drift_p), ("quality", quality_p))
         },
-        "alarms": _rate(alarms, total),
+        "faults": _rate(_faults(streams, rows[:, :-1], n_rows, limits, batches), total),
+        "alarms": began,
     }
 
 
@@ -101,11 +105,11 @@ def longrun(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
 
 
 def power(settings: Settings, *, progress: Progress[str]) -> dict[str, Any]:
-    """The smallest shift of each feature that one batch tells 95 times in 100, kept for publishing.
+    """The smallest shift of each feature that one batch tells 95 times in 100.
 
     A shift adds the same to every value of a feature, up in one half of the batches, down in the
-    other; it is told if the evidence of one batch alone reaches the budget. Over several batches it
-    takes less: half that shift, batch after batch, is told after `mean_delay` batches.
+    other; it is told if one batch alone raises an alarm. Over several batches it takes less: the
+    evidence of half that shift, batch after batch, is there after `mean_delay` batches, 50 at most.
 
     Returns
     -------
@@ -116,32 +120,31 @@ def power(settings: Settings, *, progress: Progress[str]) -> dict[str, Any]:
     version, n_rows, limits = _champion(settings)
     streams, rows = _streams(version, STREAMS, settings.seed)
     repeats = max(1, settings.repeats // (4 * STREAMS))
-    units = {feature.name: feature.unit for feature in load_schema(settings.schema).features}
     found = []
     for j, name in enumerate(progress(list(version.reference.features))):
-        low, high = 0.0, LARGEST_SHIFT
-        told = _told(streams, _shifted(version, rows, j, high), n_rows, limits, repeats)
-        for _ in range(STEPS if told >= FOUND else 0):
-            middle = (low + high) / 2
-            told = _told(streams, _shifted(version, rows, j, middle), n_rows, limits, repeats)
-            low, high = (low, middle) if told >= FOUND else (middle, high)
-            told = FOUND
-        spread = float(np.nanstd(rows[:, j]))
-        half = _shifted(version, rows, j, high / 2)
+
+        def is_told(shift: float, j: int = j) -> bool:
+            moved = _shifted(version, rows, j, shift)
+            return _told(streams, moved, n_rows, limits, repeats) >= FOUND
+
+        shift = _smallest(is_told)
+        half = _shifted(version, rows, j, (shift or LARGEST_SHIFT) / 2)
         found.append(
             {
                 "name": name,
-                "unit": units.get(name, ""),
-                "shift_own": high * spread if told >= FOUND else None,
-                "shift_sd": high if told >= FOUND else None,
+                "unit": version.manifest["units"][name],
+                "shift_own": shift and shift * float(np.nanstd(rows[:, j])),
+                "shift_sd": shift,
                 "mean_delay": _delay(streams, half, n_rows, limits),
             }
         )
-    facts = _facts("power", version, n_rows, limits) | {"features": found}
-    if not settings.dry_run:
-        with locked(settings.home), Ledger.open(settings.home) as ledger:
-            ledger.record_power(facts | {"measured_at": time.time()})
-    return facts
+    return _facts("power", version, n_rows, limits) | {"features": found}
+
+
+def keep(settings: Settings, found: Mapping[str, Any]) -> None:
+    """Publish what `power` found from now on, as long as its version is champion."""
+    with locked(settings.home), Ledger.open(settings.home) as ledger:
+        ledger.record_power({**found, "measured_at": time.time()})
 
 
 def coverage(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
@@ -179,8 +182,13 @@ def coverage(settings: Settings, *, progress: Progress[int]) -> dict[str, Any]:
 
 def broken_promise(found: Mapping[str, Any]) -> str | None:
     """What a test found beyond its promise, by more than chance; None if all is well."""
-    if found["test"] == "null" and found["rates"]["drift"]["0.05"]["low"] > 0.06:
-        return "healthy batches have p < 0.05 too often"
+    if found["test"] == "null":
+        for kind in ("drift", "quality"):
+            for level, most in MOST.items():
+                if found["rates"][kind][level]["low"] > most:
+                    return f"healthy batches have p < {level} too often ({kind})"
+        if found["faults"]["low"] > 1 / found["budget"]:
+            return "healthy batches are told as faults of the source too often"
     for kind in ("drift", "quality"):
         if found["test"] == "longrun" and found[f"{kind}_evidence"]["low"] > found["bound"]:
             return f"healthy streams reach the {kind} evidence of an alarm too often"
@@ -201,7 +209,7 @@ def _champion(settings: Settings) -> tuple[Version, int, Limits]:
     )
     # smaller batches wait until there are enough rows
     together = -(-settings.min_rows // settings.batch_rows)
-    return version, settings.batch_rows * max(1, together), limits
+    return version, settings.batch_rows * together, limits
 
 
 def _streams(version: Version, n_streams: int, seed: int) -> tuple[Streams, Floats]:
@@ -242,6 +250,40 @@ def _shifted(version: Version, rows: Floats, j: int, shift: float) -> list[Float
     return out
 
 
+def _smallest(is_told: Callable[[float], bool]) -> float | None:
+    """The smallest shift that is told, by bisection; None if not even the largest is."""
+    low, high = 0.0, LARGEST_SHIFT
+    if not is_told(high):
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_told(middle) else (middle, high)
+    return high
+
+
+def _faults(streams: Streams, features: Floats, n_rows: int, limits: Limits, batches: int) -> int:
+    """Number of healthy batches, so many of each stream, that are told as faults."""
+    rng = np.random.default_rng(5)
+    found = 0
+    for reference in streams.references:
+        for _ in range(batches):
+            rows = features[rng.integers(len(features), size=n_rows)]
+            here = (
+                count(rows, reference.edges[: rows.shape[1]]),
+                count_traits(rows, reference.limits),
+            )
+            found += bool(
+                find_faults(
+                    reference.features,
+                    (reference.profile, reference.summary.traits),
+                    here,
+                    spread=reference.spread,
+                    budget=limits.budget,
+                )
+            )
+    return found
+
+
 def _step(version: Version, j: int) -> float:
     """One unit of the last decimal that a feature usually has; 0 without such a one."""
     decimals = np.cumsum(version.reference.summary.traits.decimals[j])
@@ -252,13 +294,13 @@ def _step(version: Version, j: int) -> float:
 def _told(
     streams: Streams, shifted: list[Floats], n_rows: int, limits: Limits, repeats: int
 ) -> float:
-    """Share of first batches whose evidence reaches the budget."""
+    """Share of first batches in alarm."""
     told = 0
     for rows in shifted:
         binned = streams.binned(rows)
         for _ in range(repeats):
             (drift,) = streams.judge_drift(binned, n_rows, range(1), limits)
-            told += int((drift.status >= MINOR).sum())
+            told += int((drift.status >= DRIFT).sum())
     return told / (len(shifted) * repeats * streams.n_streams)
 
 

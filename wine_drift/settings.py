@@ -100,10 +100,14 @@ class Settings:
     severity_drift: float = _key("severity from which evidence is called drift", 0.10, low=0)
     severity_major: float = _key("severity from which drift is called major", 0.25, low=0)
     min_rows: int = _key(
-        "fewer rows, or labels, wait and are judged with those of the next batch", 50, low=1
+        "fewer rows, or labels, wait and are judged with those of the next batch", 50, low=20
     )
     max_set_aside: float = _key(
         "from this share of faulty rows on, the source is at fault: hold", 0.2, low=0.001, high=1
+    )
+
+    accept: str | None = _key(
+        "features, with commas between, whose faults are told and no longer held"
     )
 
     retrain: str = _key(
@@ -143,7 +147,7 @@ class Settings:
         choices=("never", "drift", "major"),
     )
     repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
-    horizon: int = _key("selftest longrun: batches of each stream", 1_000, low=10)
+    horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
     every: float = _key(
         "schedule: seconds from the start of one run to the next",
         900.0,

@@ -39,14 +39,19 @@ class Table:
         # by content: the same table in other bytes, zipped say, is the same stream
         self.stream = hashlib.sha256(self._screened.matrix.tobytes()).hexdigest()
 
-    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor]:
-        """Good labelled rows of the first part of the stream, and where the rest begins."""
+    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor, Floats]:
+        """Good labelled rows of the first part of the stream, and where the rest begins.
+
+        The third is the share of missing values of each feature in that part, (n_features,).
+        """
         order = self._order(self._settings.seed)
         cut = batches.group_cut(self._screened.features, order, share=share)
         used = np.zeros(len(order), dtype=bool)
         used[order[:cut]] = True
         rows = labelled_rows(self._screened, self._schema, used & self._screened.labelled, 0)
-        return rows, Cursor(self.stream, self._settings.seed, cut, 0)
+        profiled = self._screened.features[used & self._screened.profiled]
+        missing = np.isnan(profiled).mean(axis=0) if len(profiled) else np.zeros(profiled.shape[1])
+        return rows, Cursor(self.stream, self._settings.seed, cut, 0), np.minimum(missing, 0.99)
 
     def start(self) -> Cursor:
         """Cursor of a stream that was never read."""
@@ -113,11 +118,12 @@ class Simulated:
                 remedy="name a table with --data",
             )
 
-    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor]:
-        """The 1,200 rows that stand for a published table."""
+    def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor, Floats]:
+        """The 1,200 rows that stand for a published table; no value is missing."""
         frame = self._draw(SIMULATED_TRAINING_ROWS, (0,))
         screened = screen(frame, self._schema)
-        return labelled_rows(screened, self._schema, screened.labelled, 0), self.start()
+        rows = labelled_rows(screened, self._schema, screened.labelled, 0)
+        return rows, self.start(), np.zeros(len(self._schema.features))
 
     def start(self) -> Cursor:
         """Cursor of a stream that was never read."""

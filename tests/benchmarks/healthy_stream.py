@@ -33,7 +33,7 @@ def main(n_seeds: int) -> None:
     for seed in range(n_seeds):
         settings = load_settings({"seed": seed}, {})
         table = Table(Path(os.environ["WINE_DRIFT_DATA"]), schema, settings)
-        rows, cursor = table.training_part(share=settings.training_share)
+        rows, cursor, _ = table.training_part(share=settings.training_share)
         recipe = Recipe(settings.rounds, settings.half_life, seed, 1, settings.window_rows)
         champion = first_version(rows, schema, recipe, number=1, facts=FACTS)
         detector = Detector.fresh(champion.reference)
@@ -49,6 +49,7 @@ def main(n_seeds: int) -> None:
                 champion.reference,
                 detector,
                 LIMITS,
+                sequence=1,
                 cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
             )
