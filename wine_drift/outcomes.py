@@ -124,7 +124,8 @@ def score_bins(scores: Floats) -> NDArray[np.int64]:
     [0, 500, 999]
     """
     steps = (logit(np.clip(scores, CLIP, 1 - CLIP)) + _END) / _WIDTH
-    return np.clip(np.floor(steps + 1e-9), 0, N_SCORE_BINS - 1).astype(np.int64)
+    out: NDArray[np.int64] = np.clip(np.floor(steps + 1e-9), 0, N_SCORE_BINS - 1).astype(np.int64)
+    return out
 
 
 def log_losses(outcomes: Outcomes) -> LossSums:
@@ -315,7 +316,8 @@ def pearson3_sf(z: Floats, skew: Floats) -> Floats:
         shape = 4 / skew**2
         gamma = np.maximum(shape + 2 * z / skew, 0.0)  # outside the support: the nearer end
         tail = np.where(skew > 0, gammaincc(shape, gamma), gammainc(shape, gamma))
-    return np.where(np.abs(skew) < 1e-6, ndtr(-z), tail)
+    out: Floats = np.where(np.abs(skew) < 1e-6, ndtr(-z), tail)
+    return out
 
 
 def _recalibrated(outcomes: Outcomes) -> tuple[Floats, Floats]:
