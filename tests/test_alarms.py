@@ -207,12 +207,25 @@ def test_an_accepted_fault_is_told_and_not_held(
     record: Record, home: Path, batch: Callable[..., Path]
 ) -> None:
     """A source that has changed for good is accepted by name, and counts as what it is: drift."""
-    options = ("--home", home, "--accept", "alcohol,density")
+    options = ("--home", home, "--accept", "alcohol, density")
     done = record("run-batch", batch(density=lambda x: x.round(3)), *options)
     assert [fault["feature"] for fault in done["drift"]["faults"]] == ["density"]
     assert done["decision"]["reasons"][0] == "drift_major"
     again = record("run-batch", batch("pH.csv", pH=lambda x: 3.3), *options)
     assert again["decision"]["reasons"] == ["data_fault"]
+
+
+def test_accepting_what_is_no_feature_is_a_mistake(
+    cli: Cli, home: Path, batch: Callable[..., Path], published: Published
+) -> None:
+    """A misspelt feature is told with the right ones, and nothing is processed."""
+    before = published(home)
+    result = cli("run-batch", batch(), "--home", home, "--accept", "pH,alcohl", code=2)
+    assert "'alcohl'" in result.stderr and "alcohol" in result.stderr
+    changing = ("run", "last_success", "batches_pending")
+    after = published(home)
+    stays = {key for key in before if not any(word in key[0] for word in changing)}
+    assert {key: after[key] for key in stays} == {key: before[key] for key in stays}
 
 
 def test_explain_of_an_empty_home(cli: Cli, tmp_path: Path) -> None:

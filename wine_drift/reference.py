@@ -179,10 +179,10 @@ def build_reference(
     if matrix.ndim != 2 or matrix.shape[1] != len(columns) or not len(matrix):
         raise ValueError(f"a matrix of shape {matrix.shape} for {len(columns)} columns")
     values = np.where(np.isfinite(matrix), matrix, np.nan)
-    edges = tuple(bin_edges(column) for column in matrix.T)
+    is_score = np.array(columns) == SCORE
     if not score_counts:
-        matrix = np.where(np.array(columns) == SCORE, np.nan, matrix)
-        edges = tuple(bin_edges(column) for column in matrix.T)
+        matrix = np.where(is_score, np.nan, matrix)
+    edges = tuple(bin_edges(column) for column in matrix.T)
     profile = count(matrix, edges)
     n_features = sum(name != SCORE for name in columns)
     limits = np.full((n_features, 2), np.nan)
@@ -197,7 +197,7 @@ def build_reference(
     if plausible is not None:
         limits = np.where(np.isfinite(plausible), plausible, limits)
     if not score_counts:
-        profile = replace(profile, missing=np.where(np.array(columns) == SCORE, 0, profile.missing))
+        profile = replace(profile, missing=np.where(is_score, 0, profile.missing))
     if missing is not None:  # as many as go with these rows
         profile.missing[:n_features] += np.rint(len(matrix) * missing / (1 - missing))
     outcomes = Outcomes.none()

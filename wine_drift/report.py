@@ -132,7 +132,8 @@ def run_text(record: Mapping[str, Any]) -> str:
 def explain_text(record: Mapping[str, Any]) -> str:
     """Why a batch was judged as it was."""
     batch, drift, quality = record["batch"], record["drift"], record["quality"]
-    lines = [f"batch {batch['sequence']} · {batch['name']} · {drift['judged_rows']} rows judged"]
+    verb = "wait" if drift["status"] == "not_judged" else "judged"
+    lines = [f"batch {batch['sequence']} · {batch['name']} · {drift['judged_rows']} rows {verb}"]
     if drift["judged_rows"] > batch["rows"]:
         lines.append(_row("", f"with those that waited; below is what its own {batch['rows']} say"))
     lines.append(_row("drift", _drift(drift)))

@@ -166,6 +166,7 @@ class _Run:
     def process(self, path: Path | None) -> Report:
         """Everything up to the commit, and putting the file away."""
         self.champion.check_schema()
+        _ = self.accepted  # a mistake in it is told before anything is touched
         if path is None and self.source != "inbox" and self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)  # the stream is what it leaves
         with self.stage("load"):
@@ -254,7 +255,7 @@ class _Run:
                 sequence=self.ledger.next_sequence(),
                 cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
-                accepted=settings.accept.split(",") if settings.accept else (),
+                accepted=self.accepted,
             )
 
     def decide(self, measured: Measurement, fresh: LabelledRows) -> Decision:
@@ -441,6 +442,18 @@ class _Run:
     def champion(self) -> Champion:
         """The serving model."""
         return Champion(self.settings, self.schema, self.ledger, self.now)
+
+    @cached_property
+    def accepted(self) -> tuple[str, ...]:
+        """Features whose faults are no longer held."""
+        names = tuple(name.strip() for name in (self.settings.accept or "").split(",") if name)
+        unknown = [name for name in names if name not in self.schema.feature_names]
+        if unknown:
+            raise SettingsError(
+                f"accept: {', '.join(map(repr, unknown))} is no feature",
+                remedy=f"the features are {', '.join(self.schema.feature_names)}",
+            )
+        return names
 
     @cached_property
     def source(self) -> str:
