@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
+
+from wine_drift.rows import ScoredRows
 
 _TABLE = os.environ.get("WINE_DRIFT_DATA")
 
@@ -159,6 +162,11 @@ def _published(home: Path) -> dict[tuple[str, ...], float]:
     return {key: value for key, value in _samples(text).items() if not times.search(key[0])}
 
 
+def _plain(rows: ScoredRows) -> dict[str, Any]:
+    """Every part as text: where a label is missing there is a NaN, which equals nothing."""
+    return {name: str(np.asarray(part).tolist()) for name, part in vars(rows).items()}
+
+
 def _kept(home: Path) -> dict[str, Any]:
     from wine_drift.ledger import Ledger
 
@@ -169,9 +177,12 @@ def _kept(home: Path) -> dict[str, Any]:
         versions = ledger.versions()
         champion = ledger.champion()
         rows = ledger.labelled_rows(len(champion["features"]), after=0) if champion else None
+        learnt = {manifest["version"]: ledger.learnt(manifest["version"]) for manifest in versions}
+        change, swapped, pruned = ledger.change(), ledger.champion_since(), ledger.pruned()
         states = [ledger.detector(manifest["version"]) for manifest in versions]
         records = ledger.records(1000)
         next_sequence = ledger.next_sequence()
+        waiting = {n: ledger.scored(n) for n in range(1, next_sequence)}
         counters = dict(ledger.snapshot().counters)
     apart = {"ledger.sqlite", "run.lock", "wine_drift.prom", "manifest.json"}
     paths = sorted(path for path in home.rglob("*") if path.is_file())
@@ -183,6 +194,14 @@ def _kept(home: Path) -> dict[str, Any]:
         "champion": champion and champion["version"],
         "detectors": states,
         "rows": rows and (rows.features.tolist(), rows.positive.tolist(), rows.sequence.tolist()),
+        "learnt": learnt,
+        "change": change,
+        "swapped": swapped,
+        "pruned": pruned,
+        "scored": {
+            n: None if found is None else (_plain(found[0]), found[1])
+            for n, found in waiting.items()
+        },
         "manifests": {
             str(path.relative_to(home)): untimed(json.loads(path.read_text(encoding="utf-8")))
             for path in paths

@@ -54,13 +54,14 @@ for line in sys.stdin:
 # Dies in the middle of a transaction of which pages are in the file already.
 SPILLED = """
 import os, pathlib, signal, sys
-from wine_drift.ledger import Commit, Ledger
+from wine_drift.ledger import Bounds, Commit, Ledger
 
 Ledger._finish = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 with Ledger.open(pathlib.Path(sys.argv[1])) as ledger:
     ledger._connection.execute("PRAGMA cache_size = 2")
-    commit = Commit("id", "quarantined", {"error": "long " * 200_000}, {"success": False})
-    ledger.commit_batch(commit, window_rows=100)
+    run = {"success": False}
+    commit = Commit("id", "quarantined", {"error": "long " * 200_000}, at=0.0, run=run)
+    ledger.commit_batch(commit, Bounds(100, 100, 100))
 """
 
 SET_ASIDE = "wine_drift.batches:keep_rows"
@@ -70,8 +71,14 @@ PREPARE = "wine_drift.ledger:Ledger._prepare"  # before it, the file is there an
 PUT_AWAY = "wine_drift.batches:put_away"
 PUBLISH = "wine_drift.run:publish"
 TEXTFILE = "wine_drift.outbox:write_textfile"
+TRAIN = "wine_drift.recipes:train"
+JUDGE = "wine_drift.retraining:judge"  # every candidate is trained, none has won yet
+ASSEMBLE = "wine_drift.retraining:_assemble"  # one has
+COMMIT_RETRAINING = "wine_drift.ledger:Ledger.commit_retraining"
+PUBLISH_LABELS = "wine_drift.labels:publish"
 WRITE_VERSION = "wine_drift.champion:write_version"
 RENAME_VERSION = "wine_drift.model:_sync_folder"  # between the rename and the end
+IN_COMMIT_LABELS = "wine_drift.ledger:Ledger._change"  # of what a commit writes, nearly the last
 FIRST_CHAMPION = "wine_drift.ledger:Ledger.commit_champion"
 
 
@@ -142,9 +149,59 @@ def compare(
         assert killed[part] == peace[part], part
 
 
+FLIPPED = ("--scenario", "label_flip", "--batch-rows", 340)
+
+
+@pytest.fixture(scope="module")
+def flipped_home(
+    trained_home: Path, red_wine_csv: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A home after one batch of wrong answers; the next one confirms them. Not to be written to."""
+    from wine_drift.cli import main
+
+    home = Path(shutil.copytree(trained_home, tmp_path_factory.mktemp("flipped") / "home"))
+    arguments = ["run-batch", "--home", str(home), "--data", str(red_wine_csv), *map(str, FLIPPED)]
+    main(arguments, standalone_mode=False)
+    return home
+
+
+def compare_command(
+    kill: Kill,
+    cli: Cli,
+    kept: Kept,
+    home: Path,
+    tmp_path: Path,
+    arguments: tuple[object, ...],
+    *,
+    step: str,
+    moment: str,
+) -> dict[str, Any]:
+    """A command is left in peace in one home, and killed in another until it is given again."""
+    ends = []
+    for name in ("peace", "killed"):
+        place = Path(shutil.copytree(home, tmp_path / name))
+        if name == "killed":
+            kill(step, moment, *arguments, "--home", place)
+        cli(*arguments, "--home", place)
+        end = kept(place)
+        for record in end["records"]:
+            if record["labels"] is not None:
+                record["labels"] |= {"added_at": 0, "lag_seconds": 0}
+        end["metrics"].pop(("wine_drift_label_lag_seconds",), None)
+        ends.append(end)
+    peace, killed = ends
+    for part in peace:
+        assert killed[part] == peace[part], part
+    return peace
+
+
 @pytest.mark.parametrize(
     ("step", "moment"),
     [
+        (TRAIN, "before"),
+        (JUDGE, "before"),
+        (JUDGE, "after"),
+        (ASSEMBLE, "after"),
         (WRITE_VERSION, "before"),
         (RENAME_VERSION, "before"),
         (WRITE_VERSION, "after"),
@@ -161,7 +218,7 @@ def test_inbox_file_that_promotes(
     cli: Cli,
     kill: Kill,
     kept: Kept,
-    home: Path,
+    flipped_home: Path,
     red_wine_csv: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -170,7 +227,7 @@ def test_inbox_file_that_promotes(
 ) -> None:
     """Killed anywhere in a run that retrains and promotes, an inbox file counts once."""
     out = tmp_path / "drifted"
-    cli("simulate", "--data", red_wine_csv, "--scenario", "label_flip", "--out", out)
+    cli("simulate", "--data", red_wine_csv, *FLIPPED[:2], "--seed", 5, "--out", out)
     (file,) = out.iterdir()
     compare(
         cli,
@@ -178,7 +235,7 @@ def test_inbox_file_that_promotes(
         kept,
         tmp_path,
         monkeypatch,
-        home=home,
+        home=flipped_home,
         files={file.name: file.read_bytes()},
         options=("--inbox", "inbox"),
         step=step,
@@ -289,7 +346,7 @@ def test_stream_slice_that_promotes(
     cli: Cli,
     kill: Kill,
     kept: Kept,
-    home: Path,
+    flipped_home: Path,
     red_wine_csv: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -297,20 +354,81 @@ def test_stream_slice_that_promotes(
     moment: str,
 ) -> None:
     """Killed around the commit of a promotion, a slice of the stream is taken once."""
-    options = ("--data", red_wine_csv, "--scenario", "label_flip", "--batch-rows", 1000)
+    options = ("--data", red_wine_csv, *FLIPPED)
     compare(
         cli,
         kill,
         kept,
         tmp_path,
         monkeypatch,
-        home=home,
+        home=flipped_home,
         files={},
         options=options,
         step=step,
         moment=moment,
     )
     assert len(kept(Path("home"))["versions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (TRAIN, "before"),
+        (JUDGE, "after"),
+        (RENAME_VERSION, "before"),
+        (WRITE_VERSION, "after"),
+        (COMMIT_RETRAINING, "before"),
+    ],
+)
+def test_training_by_hand(
+    cli: Cli, kill: Kill, kept: Kept, flipped_home: Path, tmp_path: Path, step: str, moment: str
+) -> None:
+    """Killed before its commit, a training by hand is as if it had not been."""
+    arguments = ("train", "--force", "--recipe", "auto")
+    end = compare_command(
+        kill, cli, kept, flipped_home, tmp_path, arguments, step=step, moment=moment
+    )
+    assert [manifest["number"] for manifest in end["versions"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (JUDGE, "after"),
+        (WRITE_VERSION, "after"),
+        (COMMIT, "before"),
+        (IN_COMMIT_LABELS, "after"),
+        (COMMIT, "after"),
+        (PUBLISH_LABELS, "before"),
+    ],
+)
+def test_late_labels(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    flipped_home: Path,
+    red_wine_csv: Path,
+    tmp_path: Path,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed anywhere, labels that came late are counted once, and so is what follows from them."""
+    (tmp_path / "all").mkdir()
+    cli("simulate", "--data", red_wine_csv, *FLIPPED, "--seed", 5, "--out", tmp_path / "all")
+    (file,) = (tmp_path / "all").iterdir()
+    header, *lines = file.read_text(encoding="utf-8").splitlines()
+    unlabelled = [line.rpartition(";")[0] + ";" for line in lines]
+    labels = [line.rpartition(";")[2] for line in lines]
+    batch, late = tmp_path / "batch.csv", tmp_path / "late.csv"
+    batch.write_text("\n".join([header, *unlabelled, ""]), encoding="utf-8")
+    late.write_text("\n".join(["quality", *labels, ""]), encoding="utf-8")
+    home = Path(shutil.copytree(flipped_home, tmp_path / "home"))
+    cli("run-batch", batch, "--home", home)
+    end = compare_command(
+        kill, cli, kept, home, tmp_path, ("add-labels", 3, late), step=step, moment=moment
+    )
+    assert end["champion"].startswith("v2-")
+    assert end["records"][-1]["retraining"]["outcome"] == "promoted"
 
 
 def test_home_can_be_read_after_a_kill_while_the_ledger_was_made(

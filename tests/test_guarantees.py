@@ -15,7 +15,8 @@ from click.testing import Result
 from wine_drift import batches, run
 from wine_drift.errors import FileUnreadable
 from wine_drift.locking import locked
-from wine_drift.retraining import Recipe, challenge, first_version
+from wine_drift.recipes import Training
+from wine_drift.retraining import challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema, parse_schema
 
@@ -106,7 +107,7 @@ def test_an_error_of_the_disk_is_no_fault_of_the_file(
     """A file that could not be read stays, is not counted, and is processed by the next run."""
     path = wines("inbox/a.csv", 0, 100)
 
-    def broken(path: Path) -> None:
+    def broken(path: Path, **_: object) -> None:
         raise FileUnreadable(f"{path}: Input/output error", remedy="see the disk")
 
     with monkeypatch.context() as patch:
@@ -125,8 +126,8 @@ def test_a_file_that_changes_meanwhile_is_taken_again(
     path = wines("inbox/a.csv", 0, 90)
     read = run.read_table
 
-    def late(source: Path) -> Any:
-        frame = read(source)
+    def late(source: Path, **named: Any) -> Any:
+        frame = read(source, **named)
         wines("inbox/a.csv", 0, 100)
         return frame
 
@@ -229,7 +230,7 @@ def test_an_interrupt_is_no_bug(
 ) -> None:
     """Ctrl-C ends with 130 and a sentence."""
 
-    def interrupted(path: Path) -> None:
+    def interrupted(path: Path, **_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "read_table", interrupted)
@@ -254,7 +255,7 @@ def test_rows_sent_again_do_not_open_the_gate() -> None:
             "feature": [{"name": f"x{j}"} for j in range(4)],
         }
     )
-    recipe = Recipe(rounds=60, half_life=10.0, seed=0, threads=1, window_rows=20_000)
+    how = Training(rounds=60, half_life=10.0, seed=0, threads=1, window_rows=20_000)
     facts = {"reason": "test", "parent": None, "trained_at": 0.0, "dataset": "noise"}
     promoted = 0
     for seed in range(8):
@@ -264,16 +265,24 @@ def test_rows_sent_again_do_not_open_the_gate() -> None:
             sequences = np.full(n_rows, sequence, dtype=np.int64)
             return LabelledRows(rng.normal(size=(n_rows, 4)), rng.random(n_rows) < 0.3, sequences)
 
-        champion = first_version(batch(300, 0), schema, recipe, number=1, facts=facts)
+        champion = first_version(batch(300, 0), schema, how, number=1, facts=facts)
         older = batch(300, 1)
         again = LabelledRows(older.features, older.positive, np.full(300, 5, dtype=np.int64))
         fresh = [batch(60, sequence) for sequence in (3, 4)]
         history = concatenate([older, *fresh, again], 4)
         attempt = challenge(
-            champion, history, schema, recipe, min_rows=100, alpha=0.1, number=2, facts=facts
+            champion,
+            history,
+            schema,
+            how,
+            recipe="scratch",
+            min_rows=100,
+            alpha=0.1,
+            number=2,
+            facts=facts,
         )
-        assert attempt.gate.n_rows <= 120
-        promoted += attempt.gate.promote
+        assert attempt.report.rows <= 120
+        promoted += attempt.report.outcome == "promoted"
     assert promoted <= 3
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from wine_drift.errors import StateUnreadable
-from wine_drift.ledger import Commit, Cursor, Ledger
-from wine_drift.rows import LabelledRows
+from wine_drift.ledger import Bounds, Commit, Cursor, Ledger
+from wine_drift.policy import Change
+from wine_drift.rows import LabelledRows, ScoredRows
 
 RUN = {"finished_at": 12.5, "success": True, "outcome": "processed"}
+ROOM = Bounds(window_rows=1000, window_age=1000, waiting_rows=1000)
+V1, V2, V3 = ({"version": f"v{n}", "number": n} for n in (1, 2, 3))
 
 
 def rows(n: int, sequence: int) -> LabelledRows:
@@ -21,17 +27,25 @@ def rows(n: int, sequence: int) -> LabelledRows:
     )
 
 
-def commit(content_id: str, sequence: int = 1, **changes) -> Commit:
+def scored(n: int, n_waiting: int, *, first: float = 0.0) -> ScoredRows:
+    """Rows of one feature, the first `n_waiting` of them without a label."""
+    positive = np.where(np.arange(n) < n_waiting, np.nan, np.arange(n) % 3 == 0)
+    features = first + np.arange(n, dtype=float)[:, None]
+    return ScoredRows(np.arange(n), np.full(n, 0.25), positive, features, n, ())
+
+
+def commit(content_id: str, number: int = 1, **changes: Any) -> Commit:
     """A commit that touches everything."""
     usual = {
         "content_id": content_id,
         "outcome": "processed",
-        "record": {"outcome": "processed", "retraining": None, "n": sequence},
+        "record": {"outcome": "processed", "retraining": None, "n": number},
+        "at": 12.0 + number,
         "run": RUN,
         "counters": {("batches", (("outcome", "success"),)): 1, ("rows", ()): 30},
-        "cursor": Cursor("table", 7, 100 * sequence, sequence),
-        "detector": ("v1", {"pool": [sequence]}),
-        "labelled": rows(30, sequence),
+        "cursor": Cursor("table", 7, 100 * number, number),
+        "detector": ("v1", {"pool": [number]}),
+        "labelled": rows(30, number),
     }
     return Commit(**(usual | changes))
 
@@ -39,7 +53,7 @@ def commit(content_id: str, sequence: int = 1, **changes) -> Commit:
 def test_a_batch_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     """Record, counters, cursor, detector and rows outlive the process."""
     with Ledger.open(tmp_path) as ledger:
-        ledger.commit_batch(commit("a"), window_rows=1000)
+        ledger.commit_batch(commit("a"), ROOM)
     with Ledger.open(tmp_path) as ledger:
         assert ledger.batch("a") == {"outcome": "processed", "retraining": None, "n": 1}
         assert ledger.batch("b") is None
@@ -57,20 +71,21 @@ def test_a_batch_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_same_content_cannot_be_counted_twice(tmp_path: Path) -> None:
     """A second commit of the same content fails whole and changes nothing."""
     with Ledger.open(tmp_path) as ledger:
-        ledger.commit_batch(commit("a"), window_rows=1000)
+        ledger.commit_batch(commit("a"), ROOM)
         before = list(ledger._connection.iterdump())
         with pytest.raises(StateUnreadable):
-            ledger.commit_batch(commit("a", 2), window_rows=1000)
+            ledger.commit_batch(commit("a", 2), ROOM)
         assert list(ledger._connection.iterdump()) == before
 
 
 def test_half_a_commit_is_none(tmp_path: Path) -> None:
     """A commit that fails at its last step leaves no trace of the steps before."""
     with Ledger.open(tmp_path) as ledger:
-        ledger.commit_batch(commit("a"), window_rows=1000)
+        ledger.commit_batch(commit("a"), ROOM)
         before = list(ledger._connection.iterdump())
-        with pytest.raises(KeyError):
-            ledger.commit_batch(commit("b", 2, run={"success": True}), window_rows=1000)
+        late = {"scored": scored(30, 9), "change": Change(2), "promoted": V1, "forget_since": 1}
+        with pytest.raises(KeyError, match="finished_at"):
+            ledger.commit_batch(commit("b", 2, run={"success": True}, **late), ROOM)
         assert list(ledger._connection.iterdump()) == before
 
 
@@ -79,29 +94,32 @@ def test_numbers_have_no_gaps_and_the_window_is_bounded(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         for number in range(1, 11):
             assert ledger.next_sequence() == number
-            ledger.commit_batch(commit(str(number), number), window_rows=100)
+            ledger.commit_batch(commit(str(number), number), replace(ROOM, window_rows=100))
         kept = ledger.labelled_rows(1, after=0)
         assert sorted(set(kept.sequence.tolist())) == [7, 8, 9, 10]
         assert ledger.labelled_counts(after=8) == (60, 20)
-        ledger.commit_batch(commit("big", 11, labelled=rows(500, 11)), window_rows=100)
+        ledger.commit_batch(
+            commit("big", 11, labelled=rows(500, 11)), replace(ROOM, window_rows=100)
+        )
         assert len(ledger.labelled_rows(1, after=0)) == 100
         assert [record["n"] for record in ledger.records(3)] == [9, 10, 11]
 
 
 def test_promotion_swaps_champion_and_detector_together(tmp_path: Path) -> None:
     """After one commit the new version serves, since that batch, with its own detector."""
-    first = {"version": "v1", "number": 1}
-    second = {"version": "v2", "number": 2}
+    first, second = V1, V2
     with Ledger.open(tmp_path) as ledger:
         assert ledger.champion() is None
+        refused = commit("r", 1, outcome="quarantined", detector=None, labelled=None, cursor=None)
+        ledger.commit_batch(refused, ROOM)
         ledger.commit_champion(first, Cursor("table", 7, 50, 0))
         assert ledger.champion() == first
-        assert ledger.champion_since() == 0
-        ledger.commit_batch(commit("a"), window_rows=1000)
-        promotion = commit("b", 2, promoted=second, detector=("v2", {}))
-        ledger.commit_batch(promotion, window_rows=1000)
+        assert ledger.champion_since() == 0  # nobody served before
+        ledger.commit_batch(commit("a", 2), ROOM)
+        promotion = commit("b", 3, promoted=second, detector=("v2", {}))
+        ledger.commit_batch(promotion, ROOM)
         assert ledger.champion() == second
-        assert ledger.champion_since() == 2
+        assert ledger.champion_since() == 3
         assert ledger.detector("v2") == {}
         assert ledger.versions() == [first, second]
 
@@ -120,9 +138,9 @@ def test_a_batch_is_found_by_number_and_by_id(tmp_path: Path) -> None:
     with Ledger.open(tmp_path) as ledger:
         assert ledger.find("") is None
         for number, content_id in enumerate(("ab12", "ab34", "cd56"), start=1):
-            ledger.commit_batch(commit(content_id, number), window_rows=1000)
+            ledger.commit_batch(commit(content_id, number), ROOM)
         refused = commit("ef", 4, outcome="quarantined", detector=None, labelled=None)
-        ledger.commit_batch(refused, window_rows=1000)
+        ledger.commit_batch(refused, ROOM)
         found = {run: ledger.find(run) for run in ("", "2", "cd", "ab", "4", "ef", "x%", "99")}
     assert {run: record and record["n"] for run, record in found.items()} == {
         **{"": 3, "2": 2, "cd": 3},
@@ -133,14 +151,16 @@ def test_a_batch_is_found_by_number_and_by_id(tmp_path: Path) -> None:
 def test_what_selftest_found_is_told_of_its_own_version_only(tmp_path: Path) -> None:
     """The power of a detector is published until another champion takes over."""
     with Ledger.open(tmp_path) as ledger:
-        ledger.commit_champion({"version": "v1", "number": 1}, None)
+        ledger.commit_champion(V1, None)
         ledger.record_power({"version": "v1", "features": []})
         assert ledger.snapshot().power == {"version": "v1", "features": []}
-        ledger.commit_champion({"version": "v2", "number": 2}, None)
+        ledger.commit_champion(V2, None)
         assert ledger.snapshot().power is None
 
 
-@pytest.mark.parametrize(("number", "told"), [(99, "newer release"), (1, "older release")])
+@pytest.mark.parametrize(
+    ("number", "told"), [(99, "newer release"), (1, "older release"), (2, "older release")]
+)
 def test_another_ledger_is_refused_untouched(tmp_path: Path, number: int, told: str) -> None:
     """A ledger from another release is told apart and not written to."""
     with Ledger.open(tmp_path):
@@ -163,3 +183,335 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateUnreadable) as caught, Ledger.open(tmp_path):
         pass
     assert "backup" in caught.value.remedy
+
+
+# --- what retraining keeps between batches ---
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kept"),
+    [
+        pytest.param({}, range(1, 11), id="room for all"),
+        pytest.param({"window_rows": 100}, range(7, 11), id="the batch that fills it stays whole"),
+        pytest.param({"window_rows": 90}, range(8, 11), id="just full"),
+        pytest.param({"window_rows": 1}, range(10, 11), id="the newest always stay"),
+        pytest.param({"window_age": 10}, range(1, 11), id="none too old"),
+        pytest.param({"window_age": 9}, range(2, 11), id="one too old"),
+        pytest.param({"window_age": 1}, range(10, 11), id="one batch"),
+        pytest.param({"window_rows": 100, "window_age": 3}, range(8, 11), id="age before size"),
+        pytest.param({"window_rows": 50, "window_age": 5}, range(9, 11), id="size before age"),
+    ],
+)
+def test_what_is_kept_is_bounded_by_rows_and_by_age(
+    tmp_path: Path, bounds: dict[str, int], kept: range
+) -> None:
+    """Of ten batches of 30 rows; labelled rows and rows that wait for labels alike."""
+    waiting = {"waiting_rows": bounds.get("window_rows", 1000)}
+    with Ledger.open(tmp_path) as ledger:
+        for number in range(1, 11):
+            batch = commit(str(number), number, scored=scored(30, 5))
+            ledger.commit_batch(batch, replace(ROOM, **bounds, **waiting))
+        assert sorted(ledger.window_batches(since=0)) == list(kept)
+        assert [n for n in range(1, 11) if ledger.scored(n) is not None] == list(kept)
+        n_each = min(30, bounds.get("window_rows", 30))
+        assert len(ledger.labelled_rows(1, after=0)) == n_each * len(kept)
+        assert ledger.snapshot().waiting["rows"] == 5 * len(kept)
+
+
+def test_a_batch_without_labels_ages_those_before_it(tmp_path: Path) -> None:
+    """Age is counted in batches, whatever they brought, refused ones included."""
+    bounds = replace(ROOM, window_age=3)
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_batch(commit("a", scored=scored(30, 5)), bounds)
+        for number, outcome in ((2, "processed"), (3, "quarantined")):
+            empty = commit(str(number), number, labelled=None, outcome=outcome)
+            ledger.commit_batch(empty, bounds)
+            assert ledger.window_batches(since=0) == {1}
+        ledger.commit_batch(commit("d", 4, labelled=None), bounds)
+        assert ledger.window_batches(since=0) == set() and ledger.scored(1) is None
+        assert ledger.first_labelled(after=0) is None
+
+
+def test_one_batch_is_never_more_than_the_window(tmp_path: Path) -> None:
+    """Of a large batch the newest rows are kept, and features for as many rows that wait."""
+    with Ledger.open(tmp_path) as ledger:
+        batch = commit("a", labelled=rows(250, 1), scored=scored(250, 40))
+        ledger.commit_batch(batch, replace(ROOM, window_rows=100))
+        kept = ledger.labelled_rows(1, after=0)
+        assert kept.features.ravel().tolist() == list(range(150, 250))
+        assert ledger.labelled_counts(after=0) == (100, int(kept.positive.sum()))
+        found = ledger.scored(1)
+    assert found is not None
+    assert len(found[0]) == 250 and found[0].n_waiting == 40
+    assert found[0].features.ravel().tolist() == list(range(150, 250))
+
+
+def test_a_batch_whose_labels_are_all_there_keeps_no_features(tmp_path: Path) -> None:
+    """Its scores stay, so that the same labels are known again; there is nothing to learn."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_batch(commit("a", scored=scored(30, 0)), ROOM)
+        found = ledger.scored(1)
+        assert found is not None and len(found[0]) == 30 and found[0].features.shape == (0, 1)
+        assert ledger.snapshot().waiting == {"batches": 0, "rows": 0, "oldest_at": 0}
+        assert ledger.scored(2) is None
+
+
+def test_what_is_at_work_survives_a_restart(tmp_path: Path) -> None:
+    """The change, the rows that wait, and when the champion was changed."""
+    change = Change(2, tried=30, left=2)
+    rows_kept = replace(scored(4, 2), ids=("a", "b", "", "é"), batch_rows=4)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.change() is None and ledger.scored(1) is None
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a"), ROOM)
+        promotion = commit("b", 2, promoted=V2, change=change, scored=rows_kept, trusted=False)
+        ledger.commit_batch(promotion, ROOM)
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.change() == change
+        assert ledger.champion_since() == 2
+        assert ledger.learnt() == 2 and ledger.learnt("v1") == 0 and ledger.learnt("v9") == 0
+        found = ledger.scored(2)
+        assert found is not None
+        assert found[1] is False
+        assert found[0].to_bytes() == rows_kept.to_bytes()
+        ledger.commit_batch(commit("c", 3), ROOM)
+        assert ledger.change() is None  # a commit tells what there is from now on
+        assert ledger.champion_since() == 2
+
+
+def test_waiting_rows_are_told(tmp_path: Path) -> None:
+    """How many batches and rows wait for labels, and since when the oldest of them does."""
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.snapshot().waiting == {"batches": 0, "rows": 0, "oldest_at": 0}
+        for number, n_waiting in ((1, 0), (2, 7), (3, 5)):
+            ledger.commit_batch(commit(str(number), number, scored=scored(30, n_waiting)), ROOM)
+        assert ledger.snapshot().waiting == {"batches": 2, "rows": 12, "oldest_at": 14.0}
+        assert ledger.processed_at(2) == 14.0
+
+
+def late(sequence: int, n_labelled: int, **changes: Any) -> Commit:
+    """Labels that came after their batch."""
+    record = {"outcome": "processed", "n": sequence, "batch": {"labelled": n_labelled}}
+    usual = {"sequence": sequence, "record": record, "at": 99.0, "run": None, "cursor": None}
+    return commit("-", sequence, **(usual | {"labelled": rows(n_labelled, sequence)} | changes))
+
+
+def test_late_labels_change_their_batch_and_make_none(tmp_path: Path) -> None:
+    """Its record is replaced, its rows are added, and its number, place and time stay."""
+    with Ledger.open(tmp_path) as ledger:
+        for number in (1, 2):
+            batch = commit(str(number), number, labelled=None, scored=scored(30, 30))
+            ledger.commit_batch(batch, ROOM)
+        assert ledger.snapshot().labelled is None
+        ledger.commit_batch(late(1, 20, scored=scored(30, 10)), ROOM)
+        assert ledger.next_sequence() == 3
+        assert [record.get("batch") for record in ledger.records(9)] == [{"labelled": 20}, None]
+        assert ledger.batch("1") == late(1, 20).record and ledger.batch("-") is None
+        assert ledger.processed_at(1) == 13.0
+        snapshot = ledger.snapshot()
+        assert snapshot.record is not None and snapshot.record["n"] == 2
+        assert snapshot.labelled is not None and snapshot.labelled["n"] == 1
+        assert snapshot.waiting == {"batches": 2, "rows": 40, "oldest_at": 13.0}
+        assert snapshot.run == RUN and snapshot.last_success == 12.5  # labels are no run
+        assert ledger.window_batches(since=0) == {1}
+        ledger.commit_batch(late(1, 10, scored=scored(30, 0)), ROOM)
+        assert ledger.window_batches(since=1) == {1}
+        assert ledger.window_batches(since=2) == set()
+        assert ledger.snapshot().waiting["rows"] == 30
+
+
+def test_late_labels_are_new_to_a_champion_that_was_promoted_before_they_came(
+    tmp_path: Path,
+) -> None:
+    """What counts is when a row was labelled, not when it was measured."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a", labelled=None, scored=scored(30, 30)), ROOM)
+        ledger.commit_batch(commit("b", 2), ROOM)
+        ledger.commit_batch(commit("c", 3, promoted=V2, detector=("v2", {})), ROOM)
+        assert ledger.labelled_counts(after=ledger.learnt()) == (0, 0)
+        assert ledger.first_labelled(after=ledger.learnt()) is None
+        ledger.commit_batch(late(1, 12), ROOM)
+        assert ledger.labelled_counts(after=ledger.learnt()) == (12, 4)
+        assert ledger.first_labelled(after=ledger.learnt()) == 1
+        new = ledger.labelled_rows(1, after=ledger.learnt())
+        assert new.sequence.tolist() == [1] * 12
+        assert ledger.labelled_counts(after=ledger.learnt("v1")) == (72, 24)
+        ledger.commit_batch(commit("d", 4), ROOM)
+        ledger.commit_batch(late(1, 3, promoted=V3), ROOM)  # which these labels led to
+        assert ledger.labelled_counts(after=ledger.learnt()) == (0, 0)
+        assert ledger.champion_since() == 4
+        ledger.commit_batch(commit("e", 5), ROOM)
+        assert ledger.labelled_counts(after=ledger.learnt()) == (30, 10)
+
+
+def test_what_was_labelled_stays_new_when_all_before_it_is_forgotten(tmp_path: Path) -> None:
+    """An entry of the window never gets the number of one that is gone."""
+    tight = replace(ROOM, window_age=1)
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a", promoted=V2), tight)
+        learnt = ledger.learnt()
+        ledger.commit_batch(commit("b", 2, labelled=None), tight)
+        assert ledger.window_batches(since=0) == set()
+        ledger.commit_batch(commit("c", 3), tight)
+        assert ledger.learnt() == learnt
+        assert ledger.labelled_counts(after=learnt) == (30, 10)
+
+
+def test_late_labels_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A commit of late labels that fails at its last step leaves no trace of the steps before."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a", labelled=None, scored=scored(30, 30)), ROOM)
+        before = list(ledger._connection.iterdump())
+        everything = late(
+            1,
+            20,
+            scored=scored(30, 10),
+            change=Change(1),
+            promoted=V2,
+            detector=("v2", {}),
+            retraining={"reason": "quality_drop", "outcome": "promoted"},  # no gate
+        )
+        with pytest.raises(KeyError, match="gate"):
+            ledger.commit_batch(everything, ROOM)
+        assert list(ledger._connection.iterdump()) == before
+        whole = {**(everything.retraining or {}), "gate": {"rows": 20}}
+        ledger.commit_batch(replace(everything, retraining=whole), ROOM)
+        assert ledger.champion() == V2 and ledger.change() == Change(1)
+        snapshot = ledger.snapshot()
+        assert snapshot.retraining == {"at": 99.0, "gate": {"rows": 20}}
+        labels = (("reason", "quality_drop"), ("outcome", "promoted"))
+        assert snapshot.counters["retrains", labels] == 1
+
+
+@pytest.mark.parametrize("fault_at", [2, 3])
+def test_rows_found_at_fault_later_are_forgotten_and_not_trusted(
+    tmp_path: Path, fault_at: int
+) -> None:
+    """From that batch on, labelled or not; the batches before it stay as they were."""
+    with Ledger.open(tmp_path) as ledger:
+        for number in (1, 2, 3):
+            ledger.commit_batch(commit(str(number), number, scored=scored(30, 9)), ROOM)
+        fault = commit("d", 4, labelled=None, forget_since=fault_at, trusted=False)
+        ledger.commit_batch(replace(fault, scored=scored(30, 9)), ROOM)
+        assert sorted(ledger.window_batches(since=0)) == list(range(1, fault_at))
+        kept = [ledger.scored(number) for number in (1, 2, 3, 4)]
+        assert [each is not None and each[1] for each in kept] == [
+            number < fault_at for number in (1, 2, 3, 4)
+        ]
+        assert all(each is not None and each[0].n_waiting == 9 for each in kept)
+
+
+# --- versions ---
+
+
+def test_rollback_serves_an_older_version_as_it_was_left(tmp_path: Path) -> None:
+    """Its detector, what it had learnt, and a change of its own; and the champion was changed."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a"), ROOM)
+        ledger.commit_batch(commit("b", 2, promoted=V2, detector=("v2", {"n": 2})), ROOM)
+        batch = commit("c", 3, detector=("v2", {"n": 3}), change=Change(3))
+        ledger.commit_batch(batch, ROOM)
+        assert ledger.labelled_counts(after=ledger.learnt()) == (30, 10)
+        ledger.commit_champion_again("v1", Change(3, tried=60))
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.champion() == V1 and ledger.versions() == [V1, V2]
+        assert ledger.champion_since() == 3
+        assert ledger.change() == Change(3, tried=60)
+        assert ledger.detector("v1") == {"pool": [1]} and ledger.detector("v2") == {"n": 3}
+        assert ledger.learnt() == 0 and ledger.labelled_counts(after=0) == (90, 30)
+        assert ledger.next_version() == 3
+        ledger.commit_champion_again("v2", None)
+        assert ledger.champion() == V2 and ledger.change() is None
+        assert ledger.labelled_counts(after=ledger.learnt()) == (30, 10)
+
+
+def test_a_version_from_elsewhere_waits_to_serve(tmp_path: Path) -> None:
+    """It is listed and has learnt nothing; the champion and its change stay."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a", change=Change(1)), ROOM)
+        ledger.commit_version(V2)
+        assert (ledger.champion(), ledger.versions()) == (V1, [V1, V2])
+        assert (ledger.change(), ledger.champion_since()) == (Change(1), 0)
+        assert ledger.learnt("v2") == 0 and ledger.next_version() == 3
+        with pytest.raises(StateUnreadable):
+            ledger.commit_version(V2)
+        assert ledger.versions() == [V1, V2]
+
+
+def test_training_by_hand_is_told_and_ends_the_change_if_it_wins(tmp_path: Path) -> None:
+    """A challenger that loses changes neither champion nor change, and is counted all the same."""
+    lost: dict[str, Any] = {"reason": "manual", "outcome": "rejected", "gate": {"rows": 30}}
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        ledger.commit_batch(commit("a", change=Change(1, tried=30)), ROOM)
+        ledger.commit_retraining(None, lost, at=50.0)
+        assert (ledger.champion(), ledger.change()) == (V1, Change(1, tried=30))
+        assert ledger.labelled_counts(after=ledger.learnt()) == (30, 10)
+        assert ledger.snapshot().retraining == {"at": 50.0, "gate": {"rows": 30}}
+        ledger.commit_retraining(V2, lost | {"outcome": "promoted"}, at=60.0)
+        assert (ledger.champion(), ledger.change(), ledger.champion_since()) == (V2, None, 1)
+        assert ledger.labelled_counts(after=ledger.learnt()) == (0, 0)
+        snapshot = ledger.snapshot()
+        assert snapshot.retraining is not None and snapshot.retraining["at"] == 60.0
+        found = {k[1][1][1]: n for k, n in snapshot.counters.items() if k[0] == "retrains"}
+        assert found == {"rejected": 1, "promoted": 1}
+
+
+def test_a_pruned_version_is_known_and_has_no_detector(tmp_path: Path) -> None:
+    """Its manifest stays, its state goes, and the others are as they were."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_champion(V1, None)
+        for number, version in ((1, V2), (2, V3)):
+            name = version["version"]
+            batch = commit(str(number), number, promoted=version, detector=(name, {"of": name}))
+            ledger.commit_batch(batch, ROOM)
+        assert ledger.pruned() == set()
+        ledger.commit_pruned(["v1", "v2"])
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.pruned() == {"v1", "v2"}
+        assert ledger.versions() == [V1, V2, V3] and ledger.champion() == V3
+        assert [ledger.detector(v) for v in ("v1", "v2", "v3")] == [None, None, {"of": "v3"}]
+        assert ledger.next_version() == 4
+
+
+def test_the_schema_is_as_it_was_released(tmp_path: Path) -> None:
+    """Tables and columns of schema 3; whoever changes one must give it another number."""
+    with Ledger.open(tmp_path):
+        pass
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    try:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        found = {
+            table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            for (table,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+            ).fetchall()
+        }
+    finally:
+        connection.close()
+    assert found == {
+        "facts": ["name", "value"],
+        "batches": ["sequence", "content_id", "at", "labelled", "outcome", "record"],
+        "versions": ["number", "version", "learnt", "pruned", "manifest"],
+        "detector": ["version", "state"],
+        "window": ["number", "sequence", "n_rows", "n_positive", "rows"],
+        "scored": ["sequence", "n_rows", "n_waiting", "trusted", "rows"],
+        "cursors": ["stream", "seed", "position", "number"],
+        "counters": ["name", "labels", "value"],
+    }
+
+
+def test_labels_are_counted_beyond_the_window(tmp_path: Path) -> None:
+    """How many labels came since a change is known although their rows are gone."""
+    with Ledger.open(tmp_path) as ledger:
+        for number in range(1, 11):
+            record = {"outcome": "processed", "batch": {"labelled": 30}}
+            batch = commit(str(number), number, record=record)
+            ledger.commit_batch(batch, replace(ROOM, window_rows=60))
+        assert ledger.window_batches(since=0) == {9, 10}
+        assert ledger.labelled_since(1) == 300 and ledger.labelled_since(8) == 90

@@ -340,11 +340,12 @@ def test_named_files_stay(cli: Cli, home: Path, tmp_path: Path, wines: Wines) ->
 def test_unlabelled_batch(
     record: Record, home: Path, wines: Wines, published: Published, column: str
 ) -> None:
-    """Without labels drift is judged, label-based figures are null with a reason, and absent."""
+    """Without labels drift is judged; figures are null, those of the last labels stay published."""
     path = wines("a.csv", edit=unlabelled)
     if column == "absent":
         lines = path.read_text().splitlines()
         path.write_text("\n".join(line.rpartition(";")[0] for line in lines) + "\n")
+    before = published(home)
     done = record("run-batch", path, "--home", home)
     quality = done["quality"]
     assert done["batch"]["labelled"] == 0 and done["batch"]["accepted"] > 0
@@ -352,10 +353,25 @@ def test_unlabelled_batch(
     assert all(quality["undefined"][name] for name in MEASURES)
     assert done["drift"]["status"] != "not_judged"
     shown = published(home)
-    names = {key[0] for key in shown if "current" in key}
-    assert names == set() and ("wine_drift_target_ratio",) not in shown
-    assert shown["wine_drift_metric_undefined", "model_roc_auc", "no labelled rows"] == 1
+    answers = [key for key in before if "current" in key] + [("wine_drift_target_ratio",)]
+    assert len(answers) > len(MEASURES)
+    assert [shown[key] for key in answers] == [before[key] for key in answers]
+    assert shown["wine_drift_labeled_batch_number",] == 1 and shown["wine_drift_batch_number",] == 2
+    assert shown["wine_drift_unlabeled_rows",] == done["batch"]["accepted"]
+    assert shown["wine_drift_unlabeled_batches",] == 1
     assert ("wine_drift_model_roc_auc", "reference") in shown
+
+
+def test_no_label_ever(record: Record, wines: Wines, tmp_path: Path, published: Published) -> None:
+    """Before the first label, label-based figures are absent, with the reason."""
+    home, table = tmp_path / "home", wines("t.csv", 0, 900)
+    record("train", "--home", home, "--data", table)
+    record("run-batch", wines("a.csv", 900, 1000, edit=unlabelled), "--home", home)
+    shown = published(home)
+    assert {key[0] for key in shown if "current" in key} == set()
+    assert ("wine_drift_target_ratio",) not in shown
+    assert ("wine_drift_label_lag_seconds",) not in shown
+    assert shown["wine_drift_metric_undefined", "model_roc_auc", "no labelled rows"] == 1
 
 
 def test_one_class_batch(
@@ -507,7 +523,11 @@ def test_drifted_stream_leads_to_a_promotion(
     }
     tried = [r["retraining"] for r in batches if r["retraining"]]
     promoted = [part for part in tried if part["outcome"] == "promoted"]
-    assert promoted and all(part["gate"]["p_value"] < 0.1 for part in promoted)
+    assert promoted and promoted[0]["reason"] == "drift_major"
+    for part in promoted:
+        (winner,) = part["gate"]["candidates"]
+        assert winner["outcome"] == "won" and winner["p_value"] < part["gate"]["level"]
+        assert part["gate"]["level"] == (0.5 if part["reason"] == "follow_up" else 0.1)
     for before, after in pairwise(batches):
         part = before["retraining"]
         won = part is not None and part["outcome"] == "promoted"
@@ -517,9 +537,10 @@ def test_drifted_stream_leads_to_a_promotion(
     (marked,) = [line for line in listed.splitlines() if line.startswith("*")]
     assert promoted[-1]["challenger"] in marked
     shown = published(home)
-    for outcome in ("promoted", "rejected", "failed"):
-        key = ("wine_drift_retrains_total", outcome, "drift_major")
-        assert shown[key] == sum(part["outcome"] == outcome for part in tried)
+    for reason in ("drift_major", "quality_drop", "follow_up"):
+        for outcome in ("promoted", "rejected", "failed"):
+            found = [(part["outcome"], part["reason"]) for part in tried].count((outcome, reason))
+            assert shown["wine_drift_retrains_total", outcome, reason] == found
     assert shown["wine_drift_model_info", "lightgbm", promoted[-1]["challenger"]] == 1
 
 
@@ -543,8 +564,13 @@ def test_evidence_is_against_all_that_came_before(
 def test_concept_drift_is_seen_in_the_labels(
     cli: Cli, record: Record, home: Path, red_wine_csv: Path, tmp_path: Path
 ) -> None:
-    """Flipped answers are a drop in quality, which retrains although no feature moved."""
+    """Flipped answers are a drop in quality, which retrains once a second batch confirms it."""
     options = ("--home", home, "--data", red_wine_csv, "--scenario", "label_flip")
+    done = record("run-batch", *options)
+    assert done["decision"] == {
+        "action": "hold",
+        "reasons": ["quality_drop", "concept_drift", "unconfirmed"],
+    }
     done = record("run-batch", *options)
     assert done["decision"]["action"] == "retrain"
     assert done["decision"]["reasons"][0] == "quality_drop"
@@ -567,14 +593,15 @@ def test_failed_retraining_does_not_lose_the_batch(
     record: Record, home: Path, red_wine_csv: Path, tmp_path: Path, published: Published
 ) -> None:
     """When the challenger cannot be written, the batch counts and the champion goes on serving."""
-    twin = Path(shutil.copytree(home, tmp_path / "twin"))
     options = ("--data", red_wine_csv, "--scenario", "label_flip")
+    record("run-batch", "--home", home, *options)
+    twin = Path(shutil.copytree(home, tmp_path / "twin"))
     name = record("run-batch", "--home", twin, *options)["retraining"]["challenger"]
     (home / "models" / f".{name}.part").write_text("in the way")
-    done = record("run-batch", "--home", home, *options)
+    done = record("run-batch", "--home", home, *options, code=9)
     assert done["retraining"]["outcome"] == "failed" and done["retraining"]["error"]
     shown = published(home)
-    assert shown[DONE] == 2
+    assert shown[DONE] == 3
     assert shown["wine_drift_retrains_total", "failed", "quality_drop"] == 1
     assert shown["wine_drift_model_info", "lightgbm", done["model"]["version"]] == 1
 
@@ -694,7 +721,7 @@ def test_train_waits_for_labels(cli: Cli, record: Record, home: Path, published:
     told = cli("train", "--home", home)
     assert "too few labelled rows" in told.stdout
     shown = published(home)
-    assert [v for key, v in shown.items() if key[0] == "wine_drift_retrains_total"] == [0.0] * 9
+    assert [v for key, v in shown.items() if key[0] == "wine_drift_retrains_total"] == [0.0] * 20
 
 
 def test_train_by_hand_goes_through_the_gate(

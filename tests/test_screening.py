@@ -285,7 +285,7 @@ def test_an_infinite_label_is_bad_without_a_range_too() -> None:
     [
         pytest.param([{"y": 0}, {"y": 1}], ["ok", "ok"], id="other label"),
         pytest.param([{"y": None}, {"y": None}], ["ok", "duplicate"], id="both unlabelled"),
-        pytest.param([{"y": None}, {"y": 1}], ["ok", "ok"], id="one unlabelled"),
+        pytest.param([{"y": None}, {"y": 1}], ["duplicate", "ok"], id="one unlabelled"),
         pytest.param([{"x": 0.0}, {"x": -0.0}], ["ok", "duplicate"], id="minus zero"),
         pytest.param([{"x": "1.0"}, {"x": 1}], ["ok", "duplicate"], id="other spelling"),
         pytest.param([{"y": 7}, {}, {}], ["bad_label", "ok", "duplicate"], id="first one faulty"),

@@ -24,8 +24,8 @@ from wine_drift.settings import (
 )
 
 NAMES = list(specification())
-SELFTEST = main.commands["selftest"]
-assert isinstance(SELFTEST, click.Group)
+SELFTEST, MODELS = (main.commands[name] for name in ("selftest", "models"))
+assert isinstance(SELFTEST, click.Group) and isinstance(MODELS, click.Group)
 BOUNDED = [
     (name, side, bound)
     for name, f in specification().items()
@@ -138,7 +138,7 @@ def test_reachable_from_the_environment(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_reachable_from_the_command_line(name: str) -> None:
     """Every setting is an option of a command, under the same name."""
-    commands = {**main.commands, **SELFTEST.commands}
+    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands}
     ordered = sorted(commands.items(), key=lambda item: item[0] != "run-batch")
     command = next(c for _, c in ordered if name in {p.name for p in c.params})
     arguments = []
@@ -155,9 +155,7 @@ def test_reachable_from_the_command_line(name: str) -> None:
 
 def test_no_option_without_a_setting() -> None:
     """Every command has --home, and no option shares a setting's name with another meaning."""
-    models = main.commands["models"]
-    assert isinstance(models, click.Group)
-    commands = {**main.commands, **models.commands, **SELFTEST.commands}
+    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands}
     for command in commands.values():
         names = {p.name for p in command.params}
         assert isinstance(command, click.Group) or command.name == "init" or "home" in names

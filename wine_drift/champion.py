@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,56 @@ from typing import Any
 import numpy as np
 
 from wine_drift.detector import Detector
-from wine_drift.errors import SettingsError, StateUnreadable
-from wine_drift.ledger import Cursor, Ledger
+from wine_drift.errors import RetrainingFailed, SettingsError, StateUnreadable
+from wine_drift.gate import FAILED
+from wine_drift.ledger import Bounds, Cursor, Ledger
 from wine_drift.model import Version, read_version, write_version
+from wine_drift.policy import (
+    FOLLOW_UP,
+    Change,
+    Decision,
+    Labels,
+    after_try,
+    decide,
+    follow,
+    only_answers,
+)
 from wine_drift.profile import Floats
+from wine_drift.recipes import Training
 from wine_drift.record import retraining_part
-from wine_drift.retraining import Recipe, challenge, first_version
+from wine_drift.retraining import challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema
 from wine_drift.settings import Settings
 from wine_drift.supply import Supply
 
 MOST_SEEN = 0.05  # of a table's rows in the training of a champion that never streamed it
+EVEN = 0.5  # level of a follow-up: the change is proven, one recipe's mean gain has to be above 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What follows from what was measured."""
+
+    decision: Decision
+    change: Change | None  # that retraining is at work on from now on
+    promoted: Version | None = None  # written, but champion only once the ledger says so
+    retraining: dict[str, Any] | None = None  # the part of the record, where one was tried
 
 
 class Champion:
     """What the ledger names champion, or what this run has just trained."""
 
     def __init__(
-        self, settings: Settings, schema: Schema, ledger: Ledger, now: Callable[[], float]
+        self,
+        settings: Settings,
+        schema: Schema,
+        ledger: Ledger,
+        now: Callable[[], float],
+        progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._settings, self._schema, self._ledger, self._now = settings, schema, ledger, now
+        self._progress = progress
         self._trained: tuple[Version, Cursor] | None = None  # in a dry run it is nowhere else
 
     @property
@@ -101,9 +131,104 @@ class Champion:
                 )
         return known or supply.start()
 
-    def recent_labelled(self) -> tuple[int, int]:
-        """Labelled rows, and positive ones, since the last promotion."""
-        return self._ledger.labelled_counts(after=self._ledger.champion_since())
+    def answer(
+        self,
+        fresh: LabelledRows,
+        *,
+        sequence: int,
+        drift_status: str,
+        quality_status: str,
+        causes: tuple[str, ...],
+        at_fault: bool,
+    ) -> Answer:
+        """Decide what follows from what was measured, and do it; only the ledger is left to tell.
+
+        Parameters
+        ----------
+        fresh : LabelledRows
+            Labelled just now, which the ledger does not know yet.
+        sequence : int
+            Number of the batch that was measured.
+        drift_status, quality_status, causes, at_fault
+            See `policy.decide`.
+        """
+        settings, ledger = self._settings, self._ledger
+        swapped = ledger.champion_since()
+        latest = max(sequence, ledger.next_sequence() - 1)
+        cooling = swapped > 0 and latest - swapped <= settings.cooldown
+        change = follow(
+            ledger.change(),
+            drift_status=drift_status,
+            quality_status=quality_status,
+            at_fault=at_fault,
+            sequence=sequence,
+            cooling=cooling,
+        )
+        labels = self.labels(fresh, change)
+        decision = decide(
+            change,
+            labels,
+            drift_status=drift_status,
+            quality_status=quality_status,
+            causes=causes,
+            at_fault=at_fault,
+            retrain=settings.retrain,
+            cooling=cooling,
+        )
+        if decision.action != "retrain" or settings.dry_run:
+            return Answer(decision, change)
+        doubtful = only_answers(drift_status, quality_status)
+        following = decision.reasons[0] == FOLLOW_UP
+        promoted, part = self.try_challenger(
+            fresh,
+            decision.reasons[0],
+            alpha=EVEN if following else settings.gate_alpha,
+            changed_at=change.since if change else 0,
+            confirm_after=change.since if change and doubtful and not following else None,
+        )
+        return Answer(decision, after_try(change, part["outcome"], labels), promoted, part)
+
+    def labels(self, fresh: LabelledRows, change: Change | None = None) -> Labels:
+        """Labelled rows to learn from, those just labelled included."""
+        learnt = self._ledger.learnt()
+        n_rows, n_positive = self._ledger.labelled_counts(after=learnt)
+        since = change.since if change else 0
+        new = fresh.take(fresh.sequence >= since)
+        batches = {*self._ledger.window_batches(since=since), *new.sequence.tolist()}
+        return Labels(
+            n_rows + len(fresh),
+            n_positive + int(fresh.positive.sum()),
+            self._ledger.labelled_since(since) + len(new),
+            len(batches),
+            self._settings.min_labelled,
+            self._settings.min_positives,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much the ledger keeps."""
+        settings = self._settings
+        return Bounds(settings.window_rows, settings.window_age, settings.waiting_rows)
+
+    @property
+    def nothing(self) -> LabelledRows:
+        """No rows."""
+        return concatenate([], len(self._schema.features))
+
+    def state(
+        self, answer: Answer, detector: Detector | None
+    ) -> tuple[str, Mapping[str, Any]] | None:
+        """What the ledger is to keep for the next batch: whose detector, and its state."""
+        if answer.promoted is not None:  # a new reference: evidence starts afresh
+            fresh = Detector.fresh(answer.promoted.reference)
+            return answer.promoted.version, fresh.to_dict()
+        return None if detector is None else (self.version.version, detector.to_dict())
+
+    def unseen(self, rows: LabelledRows) -> LabelledRows:
+        """Rows that are new to the champion; where repeats say nothing, those are left out."""
+        if not self._schema.reject_duplicates:
+            return rows
+        return rows.take(~rows.seen_in(self.version.rows))
 
     def train_first(self, supply: Supply, *, share: float) -> None:
         """Train the first champion on the first part of a table.
@@ -117,7 +242,13 @@ class Champion:
         facts = self._facts("first", parent=None, dataset=supply.name)
         try:
             version = first_version(
-                rows, self._schema, self._recipe, number=1, facts=facts, missing=missing
+                rows,
+                self._schema,
+                self._training,
+                number=1,
+                facts=facts,
+                missing=missing,
+                progress=self._progress,
             )
         except ValueError as error:
             faults = supply.faults()
@@ -132,16 +263,25 @@ class Champion:
         self._trained = (version, cursor)
 
     def try_challenger(
-        self, fresh: LabelledRows | None, reason: str
+        self,
+        fresh: LabelledRows,
+        reason: str,
+        *,
+        alpha: float,
+        changed_at: int = 0,
+        confirm_after: int | None = None,
+        force: bool = False,
     ) -> tuple[Version | None, dict[str, Any]]:
         """Try a challenger; the champion goes on serving whatever happens.
 
         Parameters
         ----------
-        fresh : LabelledRows or None
-            Of the batch in hand, which the ledger does not know yet.
+        fresh : LabelledRows
+            Labelled just now, which the ledger does not know yet.
         reason : str
             What asked for it, as counted and as told.
+        alpha, changed_at, confirm_after, force
+            See `retraining.challenge`.
 
         Returns
         -------
@@ -150,33 +290,38 @@ class Champion:
         part : dict
             The `retraining` part of the record.
         """
-        n_features = len(self._schema.features)
-        after = self._ledger.champion_since()
-        history = self._ledger.labelled_rows(n_features, after=after)
+        n_features, settings = len(self._schema.features), self._settings
+        history = self._ledger.labelled_rows(n_features, after=self._ledger.learnt())
         facts = self._facts(
             reason, parent=self.version.version, dataset=self.version.manifest["dataset"]
         )
-        gate, promoted, failure = None, None, ""
+        report, promoted, failure = None, None, ""
         try:
             attempt = challenge(
                 self.version,
-                history if fresh is None else concatenate([history, fresh], n_features),
+                concatenate([history, fresh], n_features),
                 self._schema,
-                self._recipe,
-                min_rows=self._settings.min_labelled,
-                alpha=self._settings.gate_alpha,
-                number=len(self._ledger.versions()) + 1,
+                self._training,
+                recipe=settings.recipe,
+                alpha=alpha,
+                min_rows=settings.min_labelled,
+                number=self._ledger.next_version(),
                 facts=facts,
+                changed_at=changed_at,
+                confirm_after=confirm_after,
+                force=force,
                 missing=self._missing(n_features),
+                progress=self._progress,
             )
             if attempt.challenger is not None:
                 promoted = write_version(self._folder, attempt.challenger)
-            gate = attempt.gate
+            report, failure = attempt.report, attempt.report.error
         except Exception as error:  # whatever training trips over, the batch must not be lost
             failure = f"{type(error).__name__}: {error}"
         challenger = promoted.version if promoted else None
-        part = retraining_part(gate, challenger=challenger, failure=failure, reason=reason)
-        return promoted, part
+        return promoted, retraining_part(
+            report, challenger=challenger, failure=failure, reason=reason
+        )
 
     def _missing(self, n_features: int) -> Floats:
         """Usual share of missing values of each feature: that of the pool."""
@@ -190,9 +335,9 @@ class Champion:
         return self._settings.home / "models"
 
     @property
-    def _recipe(self) -> Recipe:
+    def _training(self) -> Training:
         settings = self._settings
-        return Recipe(
+        return Training(
             rounds=settings.rounds,
             half_life=settings.half_life,
             seed=settings.seed,
@@ -203,3 +348,13 @@ class Champion:
     def _facts(self, reason: str, *, parent: str | None, dataset: str) -> dict[str, Any]:
         """What a manifest tells besides the model itself."""
         return {"reason": reason, "parent": parent, "trained_at": self._now(), "dataset": dataset}
+
+
+def retraining_failure(part: Mapping[str, Any] | None) -> RetrainingFailed | None:
+    """The error of a run whose retraining failed as a whole; all else that it did is done."""
+    if part is None or part["outcome"] != FAILED:
+        return None
+    return RetrainingFailed(
+        f"retraining failed, the champion goes on serving: {part['error']}",
+        remedy="the batch is recorded; the next alarm tries again, or `wine-drift train` does now",
+    )

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,15 +16,25 @@ from wine_drift.errors import SettingsError, StateUnreadable, Unhealthy, WineDri
 from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
 
 if TYPE_CHECKING:
-    from wine_drift.run import Report
+    from wine_drift.record import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 DRIFT_FOUND = 8  # exit code for those who set fail_on
+WIPE = "\r\x1b[K"  # to the start of the line, and clear it
 INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
 STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
-TRAINING = ("training_share", "rounds", "min_labelled", "min_positives", "gate_alpha", "half_life")
+TRAINING = (
+    "training_share",
+    "recipe",
+    "rounds",
+    "min_labelled",
+    "min_positives",
+    "gate_alpha",
+    "half_life",
+)
+KEEPING = ("window_rows", "window_age", "waiting_rows", "row_id")
 PUBLISHING = (
     "pushgateway",
     "textfile",
@@ -45,6 +55,7 @@ JUDGING = (
     "max_set_aside",
     "accept",
     "retrain",
+    "cooldown",
 )
 
 JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")
@@ -103,9 +114,10 @@ class Commands(click.Group):
 def main() -> None:
     """Watch a model in production and keep it good, one batch a run.
 
-    Exit codes: 0 done, 2 usage or settings, 3 the batch is bad and in quarantine, 4 batch done but
-    push failed, 5 another run holds the lock, 6 ledger or model unreadable, 7 not healthy,
-    8 drift (only with --fail-on), 130 interrupted, 1 a bug.
+    Exit codes: 0 done, 2 usage or settings, 3 the batch is bad and in quarantine, or its labels are
+    bad, 4 batch done but push failed, 5 another run holds the lock, 6 ledger or model unreadable,
+    7 not healthy, 8 drift (only with --fail-on), 9 batch done but retraining failed,
+    130 interrupted, 1 a bug.
     """
 
 
@@ -119,7 +131,7 @@ def main() -> None:
     *STREAM,
     *JUDGING,
     *TRAINING,
-    "window_rows",
+    *KEEPING,
     "threads",
     *PUBLISHING,
     "dry_run",
@@ -151,13 +163,25 @@ def schedule(options: tuple[str, ...], home: str | None, file: str | None, **own
 
 
 @main.command()
-@takes("data", "schema", "seed", *TRAINING, "window_rows", "threads", *PUBLISHING, "json")
+@takes("data", "schema", "seed", *TRAINING, "window_rows", "force", "threads", *PUBLISHING, "json")
 def train(file: str | None, **options: Any) -> None:
     """Train the first model on all of the table; later, a challenger through the gate."""
     settings = _settings(file, options)
     from wine_drift.run import train_now
 
     _finish(settings, train_now(settings, say=_say, progress=_progress))
+
+
+@main.command("add-labels")
+@click.argument("batch")
+@click.argument("labels", metavar="FILE", type=click.Path(path_type=Path))
+@takes("schema", *JUDGING, *TRAINING, *KEEPING, "threads", *PUBLISHING, "json")
+def add_labels_command(batch: str, labels: Path, file: str | None, **options: Any) -> None:
+    """Add labels that came late to BATCH, its number or id, and do what follows from them."""
+    settings = _settings(file, options)
+    from wine_drift.labels import add_labels
+
+    _finish(settings, add_labels(settings, batch, labels, progress=_progress))
 
 
 @main.command()
@@ -274,7 +298,7 @@ _selftest("coverage", "How often the intervals of quality hold the true value.")
 
 @main.group()
 def models() -> None:
-    """List and show model versions."""
+    """List, compare and move model versions; let an earlier or imported one serve."""
 
 
 @models.command("list")
@@ -282,13 +306,13 @@ def models() -> None:
 def models_list(file: str | None, **options: Any) -> None:
     """List every version; * marks the champion."""
     settings = _settings(file, options)
-    manifests, champion = _versions(settings)
+    manifests, champion, pruned = _versions(settings)
     from wine_drift.report import models_text
 
     if settings.json:
-        _print_json({"champion": champion, "versions": manifests})
+        _print_json({"champion": champion, "versions": manifests, "pruned": sorted(pruned)})
     else:
-        click.echo(models_text(manifests, champion))
+        click.echo(models_text(manifests, champion, pruned))
 
 
 @models.command("show")
@@ -297,7 +321,7 @@ def models_list(file: str | None, **options: Any) -> None:
 def models_show(version: str | None, file: str | None, **options: Any) -> None:
     """Print the manifest of VERSION, or of the champion."""
     settings = _settings(file, options)
-    manifests, champion = _versions(settings)
+    manifests, champion, _ = _versions(settings)
     wanted = version or champion
     for manifest in manifests:
         if manifest["version"] == wanted:
@@ -307,6 +331,70 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
         raise SettingsError("no model yet", remedy="the first `wine-drift run-batch` trains one")
     known = ", ".join(manifest["version"] for manifest in manifests) or "none"
     raise SettingsError(f"no model version {wanted}", remedy=f"there are: {known}")
+
+
+@models.command("rollback")
+@click.argument("version", required=False)
+@takes(*PUBLISHING, "json")
+def models_rollback(version: str | None, file: str | None, **options: Any) -> None:
+    """Let VERSION, an earlier or imported one, serve; default: the champion's parent."""
+    settings = _settings(file, options)
+    from wine_drift.report import rollback_text
+    from wine_drift.versions import rollback
+
+    report = rollback(settings, version)
+    _answer(settings, report.record, rollback_text, report.error)
+
+
+@models.command("prune")
+@takes("keep_versions", "dry_run", "json")
+def models_prune(file: str | None, **options: Any) -> None:
+    """Remove the files of old versions, and what killed runs left; the manifests stay."""
+    settings = _settings(file, options)
+    from wine_drift.report import prune_text
+    from wine_drift.versions import prune
+
+    _answer(settings, prune(settings), prune_text)
+
+
+@models.command("diff")
+@click.argument("old", required=False)
+@click.argument("new", required=False)
+@takes("threads", "json")
+def models_diff(old: str | None, new: str | None, file: str | None, **options: Any) -> None:
+    """Compare OLD with NEW; default: the champion's parent, and the champion."""
+    settings = _settings(file, options)
+    from wine_drift.report import diff_text
+    from wine_drift.versions import diff
+
+    _answer(settings, diff(settings, old, new), diff_text)
+
+
+@models.command("export")
+@click.argument("version")
+@takes("out")
+def models_export(version: str, file: str | None, **options: Any) -> None:
+    """Write VERSION to one file, for `import` in another home or for keeping."""
+    settings = _settings(file, options)
+    if settings.out is None:
+        raise SettingsError("no file to write to", remedy="name one with --out")
+    from wine_drift.exchange import export_version
+
+    export_version(settings, version, settings.out)
+    click.echo(f"wrote {settings.out}")
+
+
+@models.command("import")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@takes("schema", *PUBLISHING, "json")
+def models_import(path: Path, file: str | None, **options: Any) -> None:
+    """Register a version that `export` wrote to FILE; the first one of a home serves at once."""
+    settings = _settings(file, options)
+    from wine_drift.exchange import import_version
+    from wine_drift.report import import_text
+
+    report = import_version(settings, path)
+    _answer(settings, report.record, import_text, report.error)
 
 
 @main.command()
@@ -376,24 +464,35 @@ def _settings(file: str | None, options: dict[str, Any]) -> Settings:
     return load_settings(options, os.environ, file=Path(file) if file else None)
 
 
-def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None]:
+def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None, set[str]]:
     from wine_drift.ledger import Ledger
 
     with Ledger.open(settings.home, read_only=True) as ledger:
         champion = ledger.champion()
-        return ledger.versions(), champion["version"] if champion else None
+        return ledger.versions(), champion["version"] if champion else None, ledger.pruned()
+
+
+def _answer(
+    settings: Settings,
+    record: Mapping[str, Any],
+    text: Callable[[Mapping[str, Any]], str],
+    error: WineDriftError | None = None,
+) -> None:
+    """Print what came of a command; its error, if there is one, goes on to `Commands.invoke`."""
+    _wipe()
+    if settings.json:
+        _print_json(record)
+    else:
+        click.echo(text(record))
+    if error is not None:
+        raise error
 
 
 def _finish(settings: Settings, report: Report) -> None:
-    """Print what the run did; its error, if there is one, goes on to `Commands.invoke`."""
+    """Print what the run did."""
     from wine_drift.report import run_text
 
-    if settings.json:
-        _print_json(report.record)
-    else:
-        click.echo(run_text(report.record))
-    if report.error is not None:
-        raise report.error
+    _answer(settings, report.record, run_text, report.error)
     alarms = {"never": (), "drift": ("drift", "major"), "major": ("major",)}[settings.fail_on]
     drift = report.record["drift"]
     if report.record["outcome"] == "processed" and drift["status"] in alarms:
@@ -406,13 +505,20 @@ def _print_json(value: Any) -> None:
 
 def _say(line: str) -> None:
     """What a person should know, also in cron's mail."""
+    _wipe()
     click.echo(line, err=True)
 
 
 def _progress(line: str) -> None:
-    """What takes long, where somebody waits for it."""
+    """What takes long, where somebody waits for it; each line takes the place of the last."""
     if sys.stderr.isatty():
-        click.echo(f"{line} ...", err=True)
+        click.echo(f"{WIPE}{line} ...", err=True, nl=False)
+
+
+def _wipe() -> None:
+    """Before anything else is printed."""
+    if sys.stderr.isatty():
+        click.echo(WIPE, err=True, nl=False)
 
 
 def _bar(steps: Sequence[T]) -> Iterable[T]:
@@ -424,6 +530,7 @@ def _bar(steps: Sequence[T]) -> Iterable[T]:
 
 
 def _tell(error: WineDriftError) -> None:
+    _wipe()
     for line in str(error).splitlines():
         click.echo(f"error: {line}", err=True)
     if error.remedy:

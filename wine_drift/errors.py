@@ -68,6 +68,18 @@ class StateUnreadable(WineDriftError):
     exit_code = 6
 
 
+class BadLabels(WineDriftError):
+    """A file of late labels does not fit its batch; nothing was changed."""
+
+    exit_code = 3
+
+
+class RetrainingFailed(WineDriftError):
+    """The batch is done and safe; no challenger could be made, and the champion goes on serving."""
+
+    exit_code = 9
+
+
 class Unhealthy(WineDriftError):
     """The job is overdue, failed or never run; or a selftest found a promise broken."""
 

@@ -22,8 +22,8 @@ LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drift": 3, "major": 4}
 QUALITY_LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drop": 3}
 OUTCOMES = ("success", "quarantined")
 PUSH_FAILURES = ("connection", "timeout", "rejected")
-RETRAIN_REASONS = ("drift_major", "quality_drop", "manual")
-RETRAIN_OUTCOMES = ("promoted", "rejected", "failed")
+RETRAIN_REASONS = ("drift_major", "quality_drop", "follow_up", "forced", "manual")
+RETRAIN_OUTCOMES = ("promoted", "rejected", "waiting", "failed")
 ACTIONS = ("keep", "hold", "retrain")
 
 Labels = tuple[tuple[str, str], ...]
@@ -55,7 +55,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "batch_rejected_ratio_threshold": ((), "Share of faulty rows from which decisions are held."),
     "batch_missing_ratio": (("feature",), "Share of cells without a finite number."),
     "batch_out_of_range_ratio": (("feature",), "Share of cells outside the plausible range."),
-    "model_logloss": (("dataset",), "Log loss: last batch (current), out-of-fold (reference)."),
+    "model_logloss": (("dataset",), "Log loss: last batch with labels (current); out of fold."),
     "model_roc_auc": (("dataset",), "Area under the ROC curve."),
     "model_brier_score": (("dataset",), "Brier score."),
     "model_accuracy": (("dataset",), "Accuracy at the cut."),
@@ -73,7 +73,13 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_quality_level": ((), "0 ok, 1 warn, 2 minor (real but small), 3 drop."),
     "model_observed_minus_expected_z": ((), "Surplus of positives, in standard deviations."),
     "model_cut": ((), "Score from which a row is predicted positive."),
-    "target_ratio": ((), "Share of positives among the labels of the last batch."),
+    "unlabeled_batches": ((), "Batches with rows whose labels may still come."),
+    "unlabeled_rows": ((), "Rows whose labels may still come."),
+    "unlabeled_since_timestamp_seconds": ((), "When the oldest of these batches was recorded."),
+    "labeled_batch_number": ((), "Number of the last batch with labels; quality is of this one."),
+    "label_lag_seconds": ((), "How long after their batch its labels came; 0: with it."),
+    "model_logloss_gap": ((), "Log loss minus what the scores of the same rows promised."),
+    "target_ratio": ((), "Share of positives among the labels of the last batch with labels."),
     "prediction_probability_mean": ((), "Mean score of the last batch."),
     "metric_undefined": (("metric", "reason"), "1 for each metric that the last batch left open."),
     "dataset_drift_pvalue": ((), "P-value of the whole batch, all tests combined."),
@@ -101,13 +107,19 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "drift_severity_threshold": (("level",), "Severity that makes evidence drift, or major."),
     "drifted_features_ratio": ((), "Share of columns that drifted."),
     "decision": (("action",), "1 for the action that was decided on, else 0."),
+    "waiting_for_labels": ((), "1 if retraining waits for labels, else 0."),
     "last_retrain_timestamp_seconds": ((), "When a challenger was last tried."),
+    "last_retrain_gain": (("recipe",), "Mean gain in log loss on the rows of the gate."),
+    "last_retrain_pvalue": (("recipe",), "P-value of that gain, paired and one-sided."),
+    "last_retrain_level": ((), "P-value that it took, divided among the recipes."),
+    "last_retrain_forgetting": ((), "Log loss on old rows, challenger minus champion."),
 }  # fmt: skip
 COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "batches": (("outcome",), "Batches by outcome, each counted once."),
     "rows": ((), "Rows scored."),
     "rows_rejected": (("reason",), "Rows set aside."),
-    "retrains": (("reason", "outcome"), "Challengers tried."),
+    "late_labels": ((), "Labels that came after their batch."),
+    "retrains": (("reason", "outcome"), "Retrainings tried."),
     "push_failures": (("reason",), "Pushes that failed; told by the next that succeeds."),
 }
 # The three gauges of the project that this one replaces, spelled as they were.
@@ -135,11 +147,14 @@ class Snapshot:
 
     counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None  # of the last processed batch
+    labelled: Mapping[str, Any] | None = None  # of the last one with a label
+    decision: Mapping[str, Any] | None = None  # the last one, of a batch or of late labels
+    waiting: Mapping[str, float] = field(default_factory=dict)  # batches, rows, oldest_at
     champion: Mapping[str, Any] | None = None  # its manifest
     run: Mapping[str, Any] | None = None  # finished_at, success, duration, stages, ...
     power: Mapping[str, Any] | None = None  # what `selftest power` found for the champion
     last_success: float = 0.0  # Unix time; 0: never
-    last_retrain: float = 0.0
+    retraining: Mapping[str, Any] | None = None  # the last one: at, gate
 
 
 class _Families:
@@ -216,14 +231,18 @@ def exposition(
     if snapshot.run is not None:
         _run(out, snapshot.run)
     out.gauge("last_success_timestamp_seconds", snapshot.last_success or None)
-    out.gauge("last_retrain_timestamp_seconds", snapshot.last_retrain or None)
+    if snapshot.retraining is not None:
+        _retraining(out, snapshot.retraining)
     if snapshot.record is not None:
         _batch(out, snapshot.record["batch"], snapshot.record["thresholds"])
-        _quality(out, snapshot.record["quality"])
+        _labels(out, snapshot)
+        _quality(out, snapshot.record["quality"], (snapshot.labelled or snapshot.record)["quality"])
         out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
+        decision = snapshot.decision or snapshot.record["decision"]
+        out.gauge("waiting_for_labels", "waiting_for_labels" in decision["reasons"])
         for action in ACTIONS:
-            out.gauge("decision", action == snapshot.record["decision"]["action"], action)
+            out.gauge("decision", action == decision["action"], action)
     if snapshot.power is not None:
         out.gauge("min_detectable_shift_timestamp_seconds", snapshot.power["measured_at"])
         for feature in snapshot.power["features"]:
@@ -231,7 +250,7 @@ def exposition(
             out.gauge("feature_min_detectable_shift", shift, name)
             out.gauge("feature_min_detectable_deviations", deviations, name)
     if legacy:
-        quality = snapshot.record["quality"] if snapshot.record else {}
+        quality = (snapshot.labelled or snapshot.record or {}).get("quality", {})
         out.legacy("logloss_gaude", quality.get("log_loss"))
         out.legacy("auc_gaude", quality.get("roc_auc"))
         done = snapshot.counters.get(("batches", (("outcome", "success"),)), 0)
@@ -248,6 +267,7 @@ def _counters(out: _Families, counters: Mapping[tuple[str, Labels], float]) -> N
     for outcome in OUTCOMES:
         total("batches", outcome=outcome)
     total("rows")
+    total("late_labels")
     for reason in FAULTS:
         total("rows_rejected", reason=reason)
     for reason in RETRAIN_REASONS:
@@ -292,11 +312,40 @@ def _batch(out: _Families, batch: Mapping[str, Any], thresholds: Mapping[str, fl
         out.gauge("batch_missing_ratio", share, feature)
     for feature, share in batch["out_of_range"].items():
         out.gauge("batch_out_of_range_ratio", share, feature)
-    if batch["labelled"]:
+
+
+def _retraining(out: _Families, retraining: Mapping[str, Any]) -> None:
+    out.gauge("last_retrain_timestamp_seconds", retraining["at"])
+    gate = retraining["gate"]
+    if gate is None:
+        return
+    out.gauge("last_retrain_level", gate["level"])
+    for candidate in gate["candidates"]:
+        out.gauge("last_retrain_gain", candidate["mean_gain"], candidate["recipe"])
+        out.gauge("last_retrain_pvalue", candidate["p_value"], candidate["recipe"])
+    if gate["forgetting"] is not None:
+        old = gate["forgetting"]
+        change = old["challenger_log_loss"] - old["champion_log_loss"]
+        out.gauge("last_retrain_forgetting", change)
+
+
+def _labels(out: _Families, snapshot: Snapshot) -> None:
+    """Labels that came, and those that are still to come."""
+    waiting = snapshot.waiting
+    out.gauge("unlabeled_batches", waiting.get("batches", 0))
+    out.gauge("unlabeled_rows", waiting.get("rows", 0))
+    out.gauge("unlabeled_since_timestamp_seconds", waiting.get("oldest_at") or None)
+    if snapshot.labelled is not None:
+        late = snapshot.labelled["labels"]
+        out.gauge("labeled_batch_number", snapshot.labelled["batch"]["sequence"])
+        batch = snapshot.labelled["batch"]
         out.gauge("target_ratio", batch["positive"] / batch["labelled"])
+        out.gauge("label_lag_seconds", late["lag_seconds"] if late else 0)
+        out.gauge("model_logloss_gap", snapshot.labelled["quality"]["log_loss_gap"])
 
 
-def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
+def _quality(out: _Families, scored: Mapping[str, Any], quality: Mapping[str, Any]) -> None:
+    """Of the last batch its scores, of the last one with labels the answers to them."""
     for measure, name in QUALITY.items():
         out.gauge(name, quality[measure], "current")
         interval = quality["intervals"].get(measure)
@@ -312,14 +361,16 @@ def _quality(out: _Families, quality: Mapping[str, Any]) -> None:
     if quality["status"] in QUALITY_LEVELS:
         out.gauge("model_quality_level", QUALITY_LEVELS[quality["status"]])
     else:
-        out.gauge("metric_undefined", 1, "model_quality_level", "too few labelled rows")
+        few = quality["judged_rows"] or quality["log_loss"] is None
+        why = "too few labelled rows" if few else "labels of another champion or of a faulty batch"
+        out.gauge("metric_undefined", 1, "model_quality_level", why)
     out.gauge("model_quality_evidence", quality["log10_evidence"])
     out.gauge("model_logloss_recent", quality["recent_log_loss"])
-    out.gauge("model_logloss_expected", quality["expected_log_loss"])
-    out.gauge("model_roc_auc_expected", quality["expected_roc_auc"])
     out.gauge("model_observed_minus_expected_z", quality["observed_minus_expected_z"])
-    out.gauge("model_cut", quality["cut"])
-    out.gauge("prediction_probability_mean", quality["mean_score"])
+    out.gauge("model_logloss_expected", scored["expected_log_loss"])
+    out.gauge("model_roc_auc_expected", scored["expected_roc_auc"])
+    out.gauge("model_cut", scored["cut"])
+    out.gauge("prediction_probability_mean", scored["mean_score"])
 
 
 def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:

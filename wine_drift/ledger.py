@@ -9,37 +9,47 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wine_drift.errors import StateUnreadable
 from wine_drift.exposition import Labels, Snapshot
+from wine_drift.policy import Change
 
 if TYPE_CHECKING:
-    from wine_drift.rows import LabelledRows
+    from wine_drift.rows import LabelledRows, ScoredRows
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _RESTORE = "restore the file from a backup, or start another --home"
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE batches (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     content_id TEXT NOT NULL UNIQUE,
+    at REAL NOT NULL,
+    labelled INTEGER NOT NULL,
     outcome TEXT NOT NULL CHECK (outcome IN ('processed', 'quarantined')),
     record TEXT NOT NULL
 );
+CREATE INDEX labelled_batches ON batches (sequence) WHERE labelled > 0;
 CREATE TABLE versions (
     number INTEGER PRIMARY KEY,
     version TEXT NOT NULL UNIQUE,
-    since INTEGER NOT NULL,
+    learnt INTEGER NOT NULL,
+    pruned INTEGER NOT NULL DEFAULT 0,
     manifest TEXT NOT NULL
 );
 CREATE TABLE detector (version TEXT PRIMARY KEY, state TEXT NOT NULL);
 CREATE TABLE window (
-    sequence INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL,
-    rows BLOB NOT NULL
+    number INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL,
+    n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL, rows BLOB NOT NULL
+);
+CREATE INDEX window_by_batch ON window (sequence);
+CREATE TABLE scored (
+    sequence INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, n_waiting INTEGER NOT NULL,
+    trusted INTEGER NOT NULL, rows BLOB NOT NULL
 );
 CREATE TABLE cursors (
     stream TEXT PRIMARY KEY, seed INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -62,17 +72,33 @@ class Cursor:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """How much is kept."""
+
+    window_rows: int  # labelled rows to learn from
+    window_age: int  # batches after which rows are forgotten, labelled or not
+    waiting_rows: int  # scored rows whose labels may still come
+
+
+@dataclass(frozen=True)
 class Commit:
-    """Everything that one batch changes; it is written in one transaction."""
+    """Everything that one batch changes, or its late labels; it is written in one transaction."""
 
     content_id: str
     outcome: str  # processed | quarantined
     record: Mapping[str, Any]
-    run: Mapping[str, Any]  # the run, as in Snapshot.run
+    at: float  # Unix time
+    run: Mapping[str, Any] | None = None  # as in Snapshot.run; None: late labels are no run
+    sequence: int | None = None  # of the batch whose labels these are; None: it is a new batch
     counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     cursor: Cursor | None = None
     detector: tuple[str, Mapping[str, Any]] | None = None  # version, state
     labelled: LabelledRows | None = None
+    scored: ScoredRows | None = None  # what late labels are held against
+    trusted: bool = True  # whether these rows are something to learn from
+    decision: Mapping[str, Any] | None = None  # as in the record
+    change: Change | None = None  # that retraining is at work on
+    retraining: Mapping[str, Any] | None = None  # what was tried, as in the record
     forget_since: int | None = None  # labelled rows from this batch on are nothing to learn from
     promoted: Mapping[str, Any] | None = None  # manifest of the new champion
 
@@ -180,6 +206,10 @@ class Ledger:
             rows = self._connection.execute("SELECT manifest FROM versions ORDER BY number")
             return [self._parsed(row[0]) for row in rows]
 
+    def next_version(self) -> int:
+        """Number that the next version will get."""
+        return int(self._one("SELECT coalesce(max(number), 0) + 1 FROM versions"))
+
     def champion(self) -> dict[str, Any] | None:
         """Manifest of the champion, or None before the first training."""
         return self._json(
@@ -188,12 +218,24 @@ class Ledger:
         )
 
     def champion_since(self) -> int:
-        """Number of the batch at which the champion was promoted; 0 for the first one."""
+        """Number of the batch at which one champion took over from another; 0: none did yet."""
+        return int(self._one("SELECT value FROM facts WHERE name = 'swapped'") or 0)
+
+    def learnt(self, version: str | None = None) -> int:
+        """Entry of the window up to which a version has learnt; None: the champion.
+
+        What was labelled later is new to it, whatever batch it belongs to.
+        """
         found = self._one(
-            "SELECT since FROM versions WHERE version ="
-            " (SELECT value FROM facts WHERE name = 'champion')"
+            "SELECT learnt FROM versions WHERE version ="
+            " coalesce(?, (SELECT value FROM facts WHERE name = 'champion'))",
+            version,
         )
         return int(found or 0)
+
+    def change(self) -> Change | None:
+        """The change that retraining is at work on."""
+        return Change.from_dict(self._json("SELECT value FROM facts WHERE name = 'change'"))
 
     def detector(self, version: str) -> dict[str, Any] | None:
         """State of a version's detector; None before its first batch."""
@@ -208,24 +250,61 @@ class Ledger:
         return None if row is None else Cursor(*row)
 
     def labelled_rows(self, n_features: int, *, after: int) -> LabelledRows:
-        """Labelled rows of the batches after number `after`, oldest first."""
+        """Labelled rows of the window's entries after number `after`, oldest first."""
         from wine_drift.rows import LabelledRows, concatenate
 
         with _told(self._path):
             blobs = self._connection.execute(
-                "SELECT rows FROM window WHERE sequence > ? ORDER BY sequence", (after,)
+                "SELECT rows FROM window WHERE number > ? ORDER BY number", (after,)
             ).fetchall()
             return concatenate([LabelledRows.from_bytes(blob[0]) for blob in blobs], n_features)
 
     def labelled_counts(self, *, after: int) -> tuple[int, int]:
-        """Labelled rows, and positive ones, of the batches after number `after`."""
+        """Labelled rows, and positive ones, of the window's entries after number `after`."""
         with _told(self._path):
             n_rows, n_positive = self._connection.execute(
                 "SELECT coalesce(sum(n_rows), 0), coalesce(sum(n_positive), 0) FROM window"
-                " WHERE sequence > ?",
+                " WHERE number > ?",
                 (after,),
             ).fetchone()
         return int(n_rows), int(n_positive)
+
+    def window_batches(self, *, since: int) -> set[int]:
+        """Numbers of the batches in the window, from that number on."""
+        with _told(self._path):
+            rows = self._connection.execute(
+                "SELECT DISTINCT sequence FROM window WHERE sequence >= ?", (since,)
+            )
+            return {row[0] for row in rows}
+
+    def labelled_since(self, sequence: int) -> int:
+        """Labelled rows of the batch of that number and of all later ones, kept or not."""
+        query = (
+            "SELECT coalesce(sum(labelled), 0) FROM batches WHERE labelled > 0 AND sequence >= ?"
+        )
+        return int(self._one(query, sequence))
+
+    def first_labelled(self, *, after: int) -> int | None:
+        """Number of the oldest batch among the window's entries after number `after`."""
+        found = self._one("SELECT min(sequence) FROM window WHERE number > ?", after)
+        return None if found is None else int(found)
+
+    def scored(self, sequence: int) -> tuple[ScoredRows, bool] | None:
+        """Rows of a batch whose labels may come, and whether they are to be learnt from.
+
+        None if the batch is too old.
+        """
+        from wine_drift.rows import ScoredRows
+
+        with _told(self._path):
+            row = self._connection.execute(
+                "SELECT rows, trusted FROM scored WHERE sequence = ?", (sequence,)
+            ).fetchone()
+        return None if row is None else (ScoredRows.from_bytes(row[0]), bool(row[1]))
+
+    def processed_at(self, sequence: int) -> float:
+        """When a batch was recorded, as Unix time."""
+        return float(self._one("SELECT at FROM batches WHERE sequence = ?", sequence))
 
     def snapshot(self) -> Snapshot:
         """What is published."""
@@ -242,11 +321,16 @@ class Ledger:
                 "SELECT record FROM batches WHERE outcome = 'processed'"
                 " ORDER BY sequence DESC LIMIT 1"
             ),
+            labelled=self._json(
+                "SELECT record FROM batches WHERE labelled > 0 ORDER BY sequence DESC LIMIT 1"
+            ),
+            decision=self._json("SELECT value FROM facts WHERE name = 'decision'"),
+            waiting=self._waiting(),
             champion=self.champion(),
             run=self._json("SELECT value FROM facts WHERE name = 'run'"),
             power=self._power(),
             last_success=float(self._one("SELECT value FROM facts WHERE name = 'success'") or 0),
-            last_retrain=float(self._one("SELECT value FROM facts WHERE name = 'retrain'") or 0),
+            retraining=self._json("SELECT value FROM facts WHERE name = 'retraining'"),
         )
 
     # --- writing ---
@@ -254,27 +338,62 @@ class Ledger:
     def commit_champion(self, manifest: Mapping[str, Any], cursor: Cursor | None) -> None:
         """Record a version trained outside a batch, and the table rows that it used up."""
         with self._transaction() as execute:
-            self._promote(execute, manifest, self.next_sequence() - 1)
+            self._add_version(execute, manifest)
+            self._serve(execute, manifest["version"])
             if cursor is not None:
                 self._advance(execute, cursor)
 
     def commit_retraining(
-        self, promoted: Mapping[str, Any] | None, labels: Labels, *, at: float
+        self, promoted: Mapping[str, Any] | None, retraining: Mapping[str, Any], *, at: float
     ) -> None:
         """Record a challenger tried by hand, and its promotion if it won."""
         with self._transaction() as execute:
-            self._count(execute, "retrains", labels, 1)
-            self._fact(execute, "retrain", at)
+            self._tried(execute, retraining, at)
             if promoted is not None:
-                self._promote(execute, promoted, self.next_sequence() - 1)
+                self._add_version(execute, promoted)
+                self._serve(execute, promoted["version"])
 
-    def commit_batch(self, commit: Commit, *, window_rows: int) -> None:
-        """Record a batch and everything that follows from it, or nothing."""
+    def commit_version(self, manifest: Mapping[str, Any]) -> None:
+        """Record a version that was made elsewhere; it does not serve yet."""
         with self._transaction() as execute:
-            sequence = execute(
-                "INSERT INTO batches (content_id, outcome, record) VALUES (?, ?, ?)",
-                (commit.content_id, commit.outcome, json.dumps(commit.record)),
-            ).lastrowid
+            self._add_version(execute, manifest, learnt=0)
+
+    def commit_champion_again(self, version: str, change: Change | None) -> None:
+        """Let a version serve that is known already; its detector is as it left it."""
+        with self._transaction() as execute:
+            self._serve(execute, version)
+            self._change(execute, change)
+
+    def commit_pruned(self, versions: Iterable[str]) -> None:
+        """Record that the files of versions are going to be removed."""
+        with self._transaction() as execute:
+            for version in versions:
+                execute("UPDATE versions SET pruned = 1 WHERE version = ?", (version,))
+                execute("DELETE FROM detector WHERE version = ?", (version,))
+
+    def pruned(self) -> set[str]:
+        """Versions whose files were removed."""
+        with _told(self._path):
+            rows = self._connection.execute("SELECT version FROM versions WHERE pruned = 1")
+            return {row[0] for row in rows}
+
+    def commit_batch(self, commit: Commit, bounds: Bounds) -> None:
+        """Record a batch, or its late labels, and everything that follows from it, or nothing."""
+        record, at = json.dumps(commit.record), commit.at
+        labelled = (commit.record.get("batch") or {}).get("labelled", 0)
+        with self._transaction() as execute:
+            sequence = commit.sequence
+            if sequence is None:
+                sequence = execute(
+                    "INSERT INTO batches (content_id, at, labelled, outcome, record)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (commit.content_id, at, labelled, commit.outcome, record),
+                ).lastrowid
+            else:
+                execute(
+                    "UPDATE batches SET labelled = ?, record = ? WHERE sequence = ?",
+                    (labelled, record, sequence),
+                )
             for (name, labels), amount in commit.counters.items():
                 self._count(execute, name, labels, amount)
             if commit.cursor is not None:
@@ -286,23 +405,30 @@ class Ledger:
                 )
             if commit.forget_since is not None:
                 execute("DELETE FROM window WHERE sequence >= ?", (commit.forget_since,))
+                execute("UPDATE scored SET trusted = 0 WHERE sequence >= ?", (commit.forget_since,))
             if commit.labelled is not None and len(commit.labelled):
-                kept = commit.labelled.newest(window_rows)
+                kept = commit.labelled.newest(bounds.window_rows)
                 execute(
-                    "INSERT INTO window VALUES (?, ?, ?, ?)",
+                    "INSERT INTO window (sequence, n_rows, n_positive, rows) VALUES (?, ?, ?, ?)",
                     (sequence, len(kept), int(kept.positive.sum()), kept.to_bytes()),
                 )
+            if commit.scored is not None:
+                scored = commit.scored.shortened(bounds.window_rows)
                 execute(
-                    "DELETE FROM window WHERE sequence < (SELECT sequence FROM"
-                    " (SELECT sequence, sum(n_rows) OVER (ORDER BY sequence DESC) AS kept"
-                    "  FROM window) WHERE kept >= ? ORDER BY sequence DESC LIMIT 1)",
-                    (window_rows,),
+                    "INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?)",
+                    (sequence, len(scored), scored.n_waiting, commit.trusted, scored.to_bytes()),
                 )
+            self._forget(execute, bounds)
             if commit.promoted is not None:
-                self._promote(execute, commit.promoted, sequence)
-            if commit.record.get("retraining") is not None:
-                self._fact(execute, "retrain", commit.run["finished_at"])
-            self._finish(execute, commit.run)
+                self._add_version(execute, commit.promoted)
+                self._serve(execute, commit.promoted["version"])
+            self._change(execute, commit.change)
+            if commit.decision is not None:
+                self._fact(execute, "decision", json.dumps(commit.decision))
+            if commit.retraining is not None:
+                self._tried(execute, commit.retraining, at)
+            if commit.run is not None:
+                self._finish(execute, commit.run)
 
     def record_run(self, run: Mapping[str, Any]) -> None:
         """Record a run that changed nothing else."""
@@ -324,12 +450,54 @@ class Ledger:
         version = self._one("SELECT value FROM facts WHERE name = 'champion'")
         return found if found is not None and found["version"] == version else None
 
-    def _promote(self, execute: Any, manifest: Mapping[str, Any], since: int | None) -> None:
+    def _add_version(
+        self, execute: Any, manifest: Mapping[str, Any], learnt: int | None = None
+    ) -> None:
+        if learnt is None:  # all that was labelled so far
+            learnt = self._one("SELECT coalesce(max(number), 0) FROM window")
         execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?)",
-            (manifest["number"], manifest["version"], since, json.dumps(manifest)),
+            "INSERT INTO versions (number, version, learnt, manifest) VALUES (?, ?, ?, ?)",
+            (manifest["number"], manifest["version"], learnt, json.dumps(manifest)),
         )
-        self._fact(execute, "champion", manifest["version"])
+
+    def _serve(self, execute: Any, version: str) -> None:
+        """Let a version serve from the next batch on."""
+        before = self._one("SELECT value FROM facts WHERE name = 'champion'")
+        self._fact(execute, "champion", version)
+        self._change(execute, None)  # it is answered
+        if before is not None:
+            self._fact(execute, "swapped", self.next_sequence() - 1)
+
+    def _change(self, execute: Any, change: Change | None) -> None:
+        if change is None:
+            execute("DELETE FROM facts WHERE name = 'change'")
+        else:
+            self._fact(execute, "change", json.dumps(change.to_dict()))
+
+    def _forget(self, execute: Any, bounds: Bounds) -> None:
+        """Drop what is too old or too much; the newest batch is never too much."""
+        oldest = self.next_sequence() - bounds.window_age
+        for table, most in (("window", bounds.window_rows), ("scored", bounds.waiting_rows)):
+            execute(
+                f"DELETE FROM {table} WHERE sequence < ? OR sequence < (SELECT sequence FROM"
+                " (SELECT sequence, sum(n_rows) OVER (ORDER BY sequence DESC) AS kept"
+                f"  FROM {table}) WHERE kept >= ? ORDER BY sequence DESC LIMIT 1)",
+                (oldest, most),
+            )
+
+    def _waiting(self) -> dict[str, float]:
+        """Batches and rows whose labels may come, and when the oldest of them was recorded."""
+        with _told(self._path):
+            batches, rows, oldest = self._connection.execute(
+                "SELECT count(*), coalesce(sum(n_waiting), 0), coalesce(min(at), 0) FROM scored"
+                " JOIN batches USING (sequence) WHERE n_waiting > 0"
+            ).fetchone()
+        return {"batches": batches, "rows": rows, "oldest_at": oldest}
+
+    def _tried(self, execute: Any, part: Mapping[str, Any], at: float) -> None:
+        labels = (("reason", part["reason"]), ("outcome", part["outcome"]))
+        self._count(execute, "retrains", labels, 1)
+        self._fact(execute, "retraining", json.dumps({"at": at, "gate": part["gate"]}))
 
     def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
         self._fact(execute, "run", json.dumps(run))

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wine_drift.causes import find_causes
 from wine_drift.detector import (
@@ -20,10 +21,11 @@ from wine_drift.detector import (
     judge_quality,
 )
 from wine_drift.faults import Fault, find_faults
-from wine_drift.outcomes import expected_quality
+from wine_drift.outcomes import count_outcomes, expected_quality
 from wine_drift.profile import Floats
 from wine_drift.quality import Quality, measure_quality
 from wine_drift.reference import QUANTILES, Reference
+from wine_drift.rows import ScoredRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened
 
@@ -32,6 +34,7 @@ from wine_drift.screening import Screened
 class Measurement:
     """All that is known of a batch."""
 
+    scores: Floats  # (n_rows,), of the champion; NaN for rows that are not scored
     quality: Quality
     mean_score: float | None
     expected_log_loss: float | None  # what the scores promise, labels or not
@@ -125,7 +128,8 @@ def measure(
     dropped = quality_drift is not None and int(quality_drift.status) == DROP
     if at_fault:
         # where old and new rows were found at fault together, none of them is to be trusted
-        after = _emptied(detector, reference) if held else detector
+        together = held and detector.waiting_since is not None
+        after = _emptied(detector, reference) if together else detector
     else:
         if drifted or dropped:
             causes = find_causes(
@@ -147,6 +151,7 @@ def measure(
         )
     expected_log_loss, expected_roc_auc = expected_quality(here.outcomes)
     return Measurement(
+        scores=scores,
         quality=measure_quality(positive[labelled], scores[labelled], cut=cut),
         mean_score=float(scores[good].mean()) if good.any() else None,
         expected_log_loss=expected_log_loss,
@@ -162,6 +167,74 @@ def measure(
         detector=after,
         distrusted_since=(detector.waiting_since or sequence) if held else None,
     )
+
+
+@dataclass(frozen=True)
+class LateMeasurement:
+    """What the labels of one batch say that came after it."""
+
+    quality: Quality  # of all its labelled rows
+    judged_labels: int  # labelled rows that were judged, or that wait to be
+    quality_drift: QualityReading | None  # None where too few wait, or where nothing is judged
+    causes: tuple[str, ...]
+    detector: Detector | None  # after these labels; None where they say nothing of the champion
+
+
+def measure_late(
+    rows: ScoredRows,
+    fresh: NDArray[np.bool_],
+    reference: Reference,
+    detector: Detector | None,
+    limits: Limits,
+    *,
+    cut: float,
+    drifted: bool,
+) -> LateMeasurement:
+    """Measure the answers that came after their batch.
+
+    Parameters
+    ----------
+    rows : ScoredRows
+        With all the labels that are known by now.
+    fresh : ndarray of shape (n_scored,), bool
+        Rows whose label was not known before.
+    reference : Reference
+        Of the champion.
+    detector : Detector or None
+        As it was before these labels; None if another model made the scores, or if the batch was
+        at fault: the quality is told, and nothing is judged by it.
+    limits : Limits
+    cut : float
+        Score from which that model predicted positive.
+    drifted : bool
+        Whether the columns have drifted.
+    """
+    known = ~np.isnan(rows.positive)
+    quality = measure_quality(rows.positive[known], rows.scores[known], cut=cut)
+    if detector is None:
+        return LateMeasurement(quality, 0, None, (), None)
+    n_fresh = int(fresh.sum())
+    here = count_outcomes(
+        rows.scores[fresh], np.ones(n_fresh, dtype=bool), rows.positive[fresh] == 1
+    )
+    answers = detector.waiting.outcomes + here
+    n_labels = int(answers.n_labelled)
+    if n_labels < limits.min_rows:
+        waiting = replace(detector.waiting, outcomes=answers)
+        return LateMeasurement(quality, n_labels, None, (), replace(detector, waiting=waiting))
+    reading, state = judge_quality(reference.summary.outcomes, detector.quality, answers, limits)
+    causes: tuple[str, ...] = ()
+    if drifted or int(reading.status) == DROP:
+        causes = find_causes(
+            reference.summary.outcomes,
+            state.window,
+            answers,
+            drifted=drifted,
+            min_rows=limits.min_rows,
+        )
+    waiting = cleared(detector.waiting, reference.nothing(), rows=False, answers=True)
+    after = replace(detector, quality=state, waiting=waiting)
+    return LateMeasurement(quality, n_labels, reading, causes, after)
 
 
 def _emptied(detector: Detector, reference: Reference) -> Detector:

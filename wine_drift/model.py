@@ -1,7 +1,8 @@
 """The model and its immutable folder: the only importer of lightgbm.
 
 A version is five files: LightGBM's own text, the reference as counts and as rows, the training
-rows, and a manifest with the SHA-256 of the others. Nothing in it is code.
+rows, and a manifest with the SHA-256 of the others; and the text of the model that it was continued
+from, if it was. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version as installed_version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import lightgbm
@@ -50,6 +54,11 @@ class Model:
     booster: lightgbm.Booster
     threads: int = 0
 
+    @property
+    def n_trees(self) -> int:
+        """Trees, those of a base included."""
+        return int(self.booster.num_trees())
+
     def score(self, features: Floats) -> Floats:
         """Probability of a positive, (n_rows,), for features of shape (n_rows, n_features)."""
         if not len(features):
@@ -71,21 +80,58 @@ class Model:
         return shares
 
 
-def train(rows: LabelledRows, weight: Floats, *, rounds: int, seed: int, threads: int = 0) -> Model:
-    """Train a classifier from scratch; the same arguments give the same text.
+def train(
+    rows: LabelledRows,
+    weight: Floats,
+    *,
+    rounds: int,
+    seed: int,
+    threads: int = 0,
+    start: Model | None = None,
+) -> Model:
+    """Train a classifier; the same arguments give the same text.
 
     Parameters
     ----------
     rows : LabelledRows
     weight : ndarray of shape (n_rows,), > 0
     rounds : int
-        Trees.
+        Trees, added to those of `start`.
+    start : Model, optional
+        Go on from it rather than from nothing.
     """
     used = _threads(len(rows), threads)
     parameters = PARAMETERS | {"seed": seed, "num_threads": used}
     dataset = lightgbm.Dataset(rows.features, label=rows.positive.astype(float), weight=weight)
-    booster = lightgbm.train(parameters, dataset, num_boost_round=rounds)
-    return read_model(booster.model_to_string(), threads=threads)
+    booster = lightgbm.train(
+        parameters,
+        dataset,
+        num_boost_round=rounds,
+        init_model=None if start is None else start.booster,
+    )
+    return _finished(booster, threads)
+
+
+def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -> Model:
+    """Keep the trees of a model, and fit the values of their leaves anew.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+    decay : float, in [0, 1]
+        Weight of the old value of a leaf; the rest is what these rows give it.
+    """
+    used = _threads(len(rows), threads)
+    booster = model.booster.refit(
+        rows.features, rows.positive.astype(float), decay_rate=decay, num_threads=used, verbose=-1
+    )
+    return _finished(booster, threads)
+
+
+def _finished(booster: lightgbm.Booster, threads: int) -> Model:
+    """A trained model; how many threads trained it leaves no trace in its text."""
+    text = re.sub(r"\[num_threads: \d+\]", "[num_threads: 0]", booster.model_to_string())
+    return read_model(text, threads=threads)
 
 
 def read_model(text: str, *, threads: int = 0) -> Model:
@@ -104,6 +150,12 @@ class Version:
     cut: float  # score from which a row is predicted positive
     rows: LabelledRows  # what it was trained on
     manifest: Mapping[str, Any]
+    base: Model | None = None  # what it was continued from; None: it was trained from nothing
+
+    @property
+    def scratch_base(self) -> Model:
+        """The last model of its line that was trained from nothing."""
+        return self.base or self.model
 
 
 def version_name(number: int, text: str) -> str:
@@ -134,6 +186,8 @@ def write_version(folder: Path, version: Version) -> Version:
         "reference.npy.z": version.reference_rows.to_bytes(),
         "rows.npy.z": version.rows.to_bytes(),
     }
+    if version.base is not None:
+        files["base.txt"] = version.base.text.encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     version = replace(version, manifest={**version.manifest, "files": hashes})
     files["manifest.json"] = json.dumps(version.manifest, indent=1).encode()
@@ -149,6 +203,43 @@ def write_version(folder: Path, version: Version) -> Version:
     return version
 
 
+def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read the files of a version, the manifest apart, each checked against the ledger's own.
+
+    Raises
+    ------
+    StateUnreadable
+        A file is missing, or is not what was written.
+    """
+    path = folder / manifest["version"]
+    try:
+        contents = {name: (path / name).read_bytes() for name in manifest["files"]}
+    except OSError as error:
+        raise StateUnreadable(f"model {path}: {error.strerror}", remedy=_restore(path)) from error
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != manifest["files"][name]:
+            raise StateUnreadable(f"model {path / name}: its hash is wrong", remedy=_restore(path))
+    return contents
+
+
+def parse_version(
+    contents: Mapping[str, bytes], manifest: Mapping[str, Any], *, threads: int = 0
+) -> Version:
+    """Make a version of its files; what is wrong with them comes as the error of whoever trips."""
+    stored = json.loads(contents["reference.json"])
+    base = contents.get("base.txt")
+    return Version(
+        version=manifest["version"],
+        model=read_model(contents["model.txt"].decode(), threads=threads),
+        base=None if base is None else read_model(base.decode(), threads=threads),
+        reference=Reference.from_dict(stored["reference"]),
+        reference_rows=LabelledRows.from_bytes(contents["reference.npy.z"]),
+        cut=float(stored["cut"]),
+        rows=LabelledRows.from_bytes(contents["rows.npy.z"]),
+        manifest=manifest,
+    )
+
+
 def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0) -> Version:
     """Read the folder of a version and check every file against the ledger's own manifest.
 
@@ -157,32 +248,22 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
     StateUnreadable
         A file is missing, or is not what was written.
     """
-    path = folder / manifest["version"]
-    remedy = f"restore {path} from a backup, or train anew in another --home"
     try:
-        contents = {name: (path / name).read_bytes() for name in manifest["files"]}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != manifest["files"][name]:
-                raise StateUnreadable(f"model {path / name}: its hash is wrong", remedy=remedy)
-        stored = json.loads(contents["reference.json"])
-        return Version(
-            version=manifest["version"],
-            model=read_model(contents["model.txt"].decode(), threads=threads),
-            reference=Reference.from_dict(stored["reference"]),
-            reference_rows=LabelledRows.from_bytes(contents["reference.npy.z"]),
-            cut=float(stored["cut"]),
-            rows=LabelledRows.from_bytes(contents["rows.npy.z"]),
-            manifest=manifest,
-        )
-    except OSError as error:
-        raise StateUnreadable(f"model {path}: {error.strerror}", remedy=remedy) from error
+        return parse_version(read_files(folder, manifest), manifest, threads=threads)
     except (ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
-        raise StateUnreadable(f"model {path}: {error!r}", remedy=remedy) from error
+        path = folder / manifest["version"]
+        raise StateUnreadable(f"model {path}: {error!r}", remedy=_restore(path)) from error
+
+
+def _restore(path: Path) -> str:
+    return f"restore {path} from a backup, or train anew in another --home"
 
 
 def libraries() -> dict[str, str]:
     """Versions of what a model depends on, for its manifest."""
-    return {"lightgbm": lightgbm.__version__, "numpy": np.__version__}
+    installed = {name: installed_version(name) for name in ("wine-drift", "scikit-learn", "scipy")}
+    used = {"lightgbm": lightgbm.__version__, "numpy": np.__version__}
+    return {"python": python_version(), **used, **installed}
 
 
 def _threads(n_rows: int, wanted: int) -> int:

@@ -48,6 +48,7 @@ class Quality:
     expected_positives: float  # sum of the scores
     oe_z: float | None  # observed minus expected positives over its standard deviation
     mean_score: float | None
+    log_loss_gap: float | None  # log loss minus what the scores of these very rows promise
 
     def measures(self) -> dict[str, Estimate]:
         """The measures by name, in the order above."""
@@ -123,7 +124,7 @@ def measure_quality(y_true: ArrayLike, y_score: ArrayLike, *, cut: float) -> Qua
     n, n_positive, expected = len(y), int(y.sum()), float(p.sum())
     if n == 0:
         x = Estimate(None, None, None, "no labelled rows")
-        return Quality(0, 0, x, x, x, x, x, x, x, x, 0.0, None, None)
+        return Quality(0, 0, x, x, x, x, x, x, x, x, 0.0, None, None, None)
     predicted = p >= cut
     n_predicted, hits = int(predicted.sum()), int(y[predicted].sum())
     misses = n_predicted + n_positive - 2 * hits  # false positives and false negatives
@@ -144,6 +145,7 @@ def measure_quality(y_true: ArrayLike, y_score: ArrayLike, *, cut: float) -> Qua
         expected_positives=expected,
         oe_z=(n_positive - expected) / spread if spread else None,
         mean_score=expected / n,
+        log_loss_gap=float(_losses(y, p, EPSILON).mean() - _promised(p).mean()),
     )
 
 
@@ -161,6 +163,12 @@ def _checked(y_true: ArrayLike, y_score: ArrayLike) -> tuple[Floats, Floats]:
 def _losses(y: Floats, p: Floats, clip: float) -> Floats:
     losses: Floats = -np.log(np.clip(np.where(y == 1, p, 1 - p), clip, 1 - clip))
     return losses
+
+
+def _promised(p: Floats) -> Floats:
+    """Log loss of each row as its score expects it: the entropy of the answer."""
+    out: Floats = p * _losses(np.ones_like(p), p, EPSILON)
+    return out + (1 - p) * _losses(np.zeros_like(p), p, EPSILON)
 
 
 def _mean(values: Floats, *, highest: float) -> Estimate:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,27 @@ from wine_drift.detector import (
     Limits,
     QualityReading,
 )
-from wine_drift.measurement import Measurement
-from wine_drift.policy import Decision, Gate
+from wine_drift.errors import WineDriftError
+from wine_drift.gate import FAILED, GateReport
+from wine_drift.measurement import LateMeasurement, Measurement
+from wine_drift.policy import Decision
+from wine_drift.quality import Quality
 from wine_drift.reference import Reference
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened
+
+PARTS = (
+    *("batch", "model", "quality", "drift", "decision", "retraining", "labels", "thresholds"),
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command tells: the documented record, and what went wrong, if anything."""
+
+    record: dict[str, Any]
+    error: WineDriftError | None = None
 
 
 def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
@@ -35,11 +51,10 @@ def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
     >>> sorted(build_record("nothing_waiting"))[:4]
     ['batch', 'decision', 'drift', 'error']
     """
-    keys = ("batch", "model", "quality", "drift", "decision", "retraining", "thresholds", "error")
-    unknown = set(parts) - set(keys)
+    unknown = set(parts) - set(PARTS)
     if unknown:
         raise ValueError(f"unknown parts of a record: {sorted(unknown)}")
-    return {"outcome": outcome, **{key: parts.get(key) for key in keys}, "push": None}
+    return {"outcome": outcome, **{key: parts.get(key) for key in PARTS}, "push": None}
 
 
 def batch_part(
@@ -75,11 +90,69 @@ def quality_part(
     measured: Measurement, *, cut: float, manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """How good the model was: values, intervals, the reason where there is no value; any drop."""
-    measures = measured.quality.measures()
-    reading = measured.quality_drift
-    p_values: list[float | None] = [None] * len(QUALITY_TESTS)
-    if reading is not None:
-        p_values = [_known(p) for p in reading.p_values]
+    return {
+        **_quality(measured.quality),
+        **_drop(measured.quality_drift, measured.judged_labels),
+        "mean_score": measured.mean_score,
+        "expected_log_loss": measured.expected_log_loss,
+        "expected_roc_auc": measured.expected_roc_auc,
+        "cut": cut,
+        "reference": dict(manifest["out_of_fold"]),
+    }
+
+
+def with_labels(
+    record: Mapping[str, Any],
+    late: LateMeasurement,
+    *,
+    added: int,
+    seen: int,
+    at: float,
+    lag: float,
+    decision: Decision,
+    retraining: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The record of a batch once more labels of it are known.
+
+    What the scores promised, what is told of drift and what was decided on arrival stays, and so
+    does a verdict on quality until there are labels enough for another one.
+
+    Parameters
+    ----------
+    late : LateMeasurement
+    added, seen : int
+        Rows that were labelled just now; of these, rows that the champion was trained on.
+    at, lag : float
+        Unix time of these labels, and seconds since the batch was recorded.
+    decision, retraining
+        What these labels led to.
+    """
+    quality, batch = late.quality, record["batch"]
+    judged = late.quality_drift is not None or record["quality"]["status"] == NOT_JUDGED
+    return {
+        **record,
+        "batch": batch
+        | {
+            "labelled": quality.n_rows,
+            "positive": quality.n_positive,
+            "seen_in_training": batch["seen_in_training"] + seen,
+        },
+        "quality": record["quality"]
+        | _quality(quality)
+        | (_drop(late.quality_drift, late.judged_labels) if judged else {}),
+        "drift": record["drift"] | {"causes": list(late.causes or record["drift"]["causes"])},
+        "retraining": record["retraining"] if retraining is None else retraining,
+        "labels": {
+            "added_at": at,
+            "lag_seconds": lag,
+            "rows": added,
+            "decision": decision_part(decision),
+        },
+    }
+
+
+def _quality(quality: Quality) -> dict[str, Any]:
+    measures = quality.measures()
     return {
         **{name: estimate.value for name, estimate in measures.items()},
         "intervals": {
@@ -95,18 +168,22 @@ def quality_part(
             for name, estimate in measures.items()
             if estimate.value is not None and estimate.low is None
         },
+        "observed_minus_expected_z": quality.oe_z,
+        "log_loss_gap": quality.log_loss_gap,
+    }
+
+
+def _drop(reading: QualityReading | None, judged: int) -> dict[str, Any]:
+    p_values: list[float | None] = [None] * len(QUALITY_TESTS)
+    if reading is not None:
+        p_values = [_known(p) for p in reading.p_values]
+    return {
         "status": quality_status(reading),
-        "judged_rows": measured.judged_labels,
+        "judged_rows": judged,
         "p_value": None if reading is None else float(reading.p_value),
         "log10_evidence": None if reading is None else float(reading.log10_evidence),
         "recent_log_loss": None if reading is None else _known(reading.recent_log_loss),
         **{f"{test}_p_value": p for test, p in zip(QUALITY_TESTS, p_values, strict=True)},
-        "observed_minus_expected_z": measured.quality.oe_z,
-        "mean_score": measured.mean_score,
-        "expected_log_loss": measured.expected_log_loss,
-        "expected_roc_auc": measured.expected_roc_auc,
-        "cut": cut,
-        "reference": dict(manifest["out_of_fold"]),
     }
 
 
@@ -182,15 +259,14 @@ def decision_part(decision: Decision) -> dict[str, Any]:
 
 
 def retraining_part(
-    gate: Gate | None, *, challenger: str | None, failure: str, reason: str
+    report: GateReport | None, *, challenger: str | None, failure: str, reason: str
 ) -> dict[str, Any]:
-    """What came of a challenger."""
-    outcome = "failed" if gate is None else "promoted" if gate.promote else "rejected"
+    """What came of a retraining; a failure of one candidate is told where another one served."""
     return {
         "reason": reason,
-        "outcome": outcome,
+        "outcome": FAILED if report is None else report.outcome,
         "challenger": challenger,
-        "gate": None if gate is None else asdict(gate),
+        "gate": None if report is None else asdict(report),
         "error": failure or None,
     }
 

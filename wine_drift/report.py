@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wine_drift.explanation import explain, pattern, ranked
@@ -28,12 +28,30 @@ REASONS = {
     "quality_warn": "quality may be changing; not enough evidence for an alarm",
     "data_fault": "the source is at fault: mend it rather than the model, or --accept it",
     "waiting_for_labels": "retraining waits for more labelled rows",
+    "unconfirmed": "answers changed in one batch only: the next one with labels has to confirm it",
+    "tried_before": "a challenger was tried; the next one takes twice the labelled rows",
+    "cooldown": "the champion has only just been changed",
+    "follow_up": "the change led to a new champion; there are more rows to learn from now",
+    "forced": "retraining was asked for",
     "retrain_never": "retraining is switched off",
 }
 IDLE = {
     "nothing_waiting": "nothing waits in the inbox",
     "end_of_stream": "the stream has ended: every row of the table was used once",
     "waiting_for_labels": "nothing was trained: too few labelled rows",
+}
+KNOWN = {
+    "already_processed": " (already processed: nothing was counted again)",
+    "already_labelled": " (no label of it was open: nothing was changed)",
+}
+# What came of a candidate, as the end of a sentence.
+CANDIDATES = {
+    "won": "won",
+    "no_gain": "no better than the champion",
+    "unconfirmed": "better, but not in each batch after the alarm",
+    "not_proven": "better, but chance alone could do that",
+    "beaten": "beaten by another one",
+    "failed": "failed",
 }
 
 
@@ -101,12 +119,12 @@ def run_text(record: Mapping[str, Any]) -> str:
     if outcome == "trained":
         lines = [f"champion {record['model']['version']}"]
         if record["retraining"]:
-            lines.append(_row("retraining", _retraining(record["retraining"])))
+            lines += _retraining(record["retraining"])
         return "\n".join([*lines, *_published(record)])
     batch = record["batch"]
     if outcome == "quarantined":
         return f"batch {batch['name']} is in quarantine"
-    known = " (already processed: nothing was counted again)" if outcome != "processed" else ""
+    known = KNOWN.get(outcome, "")
     lines = [
         f"batch {batch['sequence']} · {batch['name']}{known} · {batch['rows']} rows, "
         f"{batch['accepted']} scored, {batch['labelled']} labelled"
@@ -115,17 +133,18 @@ def run_text(record: Mapping[str, Any]) -> str:
     if aside:
         told = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in aside.items())
         lines.append(_row("set aside", told))
+    lines += _late(record)
     lines.append(_row("quality", _quality(record["quality"])))
     if batch["seen_in_training"]:
         told = f"{batch['seen_in_training']} labelled rows were in the champion's training"
         lines.append(_row("", f"{told}: this quality flatters it"))
     lines.append(_row("drift", _drift(record["drift"])))
     lines += [_row("fault", fault_text(fault)) for fault in record["drift"]["faults"]]
-    decision = record["decision"]
+    decision = (record["labels"] or record)["decision"]
     why = "; ".join(REASONS[reason] for reason in decision["reasons"])
     lines.append(_row("decision", f"{decision['action']}: {why}"))
     if record["retraining"]:
-        lines.append(_row("retraining", _retraining(record["retraining"])))
+        lines += _retraining(record["retraining"])
     return "\n".join([*lines, *_published(record)])
 
 
@@ -137,7 +156,10 @@ def explain_text(record: Mapping[str, Any]) -> str:
     if drift["judged_rows"] > batch["rows"]:
         lines.append(_row("", f"with those that waited; below is what its own {batch['rows']} say"))
     lines.append(_row("drift", _drift(drift)))
+    lines += _late(record)
     lines.append(_row("quality", _drop(quality)))
+    if record["retraining"]:
+        lines += _retraining(record["retraining"])
     lines += [_row("fault", fault_text(fault)) for fault in drift["faults"]]
     lines += [_row("cause", REASONS[cause]) for cause in drift["causes"]]
     if not drift["features"]:
@@ -232,11 +254,14 @@ def status_text(
     return "\n".join([*lines, "", _drawn(table)])
 
 
-def models_text(manifests: Sequence[Mapping[str, Any]], champion: str | None) -> str:
-    """All versions as a table; the champion is marked."""
+def models_text(
+    manifests: Sequence[Mapping[str, Any]], champion: str | None, pruned: Collection[str] = ()
+) -> str:
+    """All versions as a table; the champion is marked, and those whose files were removed."""
     if not manifests:
         return "no models yet"
-    table = _table("", "version", "trained", "reason", "rows", "log loss", "AUC", "parent")
+    titles = ("version", "trained", "reason", "recipe", "rows", "log loss", "AUC", "parent")
+    table = _table("", *titles, "files" if pruned else "")
     for manifest in manifests:
         quality = manifest["out_of_fold"]
         table.add_row(
@@ -244,12 +269,94 @@ def models_text(manifests: Sequence[Mapping[str, Any]], champion: str | None) ->
             manifest["version"],
             _when(manifest["trained_at"]),
             manifest["reason"],
+            manifest["recipe"],
             str(manifest["training_rows"]),
             number(quality["log_loss"]),
             number(quality["roc_auc"]),
             manifest["parent"] or "-",
+            "removed" if manifest["version"] in pruned else "",
         )
     return _drawn(table)
+
+
+def rollback_text(record: Mapping[str, Any]) -> str:
+    """Which version serves now.
+
+    >>> rollback_text({"outcome": "serves_already", "version": "v1-9a7d89b7"})
+    'v1-9a7d89b7 serves already; nothing was changed'
+    """
+    if record["outcome"] == "serves_already":
+        return f"{record['version']} serves already; nothing was changed"
+    lines = [f"{record['version']} serves again, {record['before']} no longer"]
+    if record["tries_at_rows"]:
+        wanted = record["tries_at_rows"]
+        lines.append(_row("retraining", f"while an alarm lasts, next at {wanted} labelled rows"))
+    return "\n".join([*lines, *_published(record)])
+
+
+def prune_text(found: Mapping[str, Any]) -> str:
+    """What was removed.
+
+    >>> prune_text({"removed": [], "leftovers": [".v3-9a7d89b7.part"], "dry_run": True})
+    'would remove .v3-9a7d89b7.part, which is no version'
+    """
+    verb = "would remove" if found["dry_run"] else "removed"
+    lines = [f"{verb} the files of {version}" for version in found["removed"]]
+    lines += [f"{verb} {name}, which is no version" for name in found["leftovers"]]
+    return "\n".join(lines) or "nothing to remove"
+
+
+def import_text(record: Mapping[str, Any]) -> str:
+    """What became of a file with a version.
+
+    >>> import_text({"outcome": "known", "version": "v1-9a7d89b7"})
+    'it is v1-9a7d89b7 already; nothing was changed'
+    """
+    version = record["version"]
+    if record["outcome"] == "known":
+        return f"it is {version} already; nothing was changed"
+    serves = (
+        "it serves" if record["serves"] else f"`wine-drift models rollback {version}` lets it serve"
+    )
+    told = f"{record['imported_from']} imported as {version}; {serves}"
+    return "\n".join([told, *_published(record)])
+
+
+def diff_text(found: Mapping[str, Any]) -> str:
+    """What differs between two versions."""
+    old, new = found["old"], found["new"]
+    lines = []
+    if found["differences"]:
+        table = _table("", f"{old} (old)", f"{new} (new)")
+        for each in found["differences"]:
+            title = f"{each['what']} {each['of'] or ''}".replace("_", " ").rstrip()
+            table.add_row(title, _part(each, "old"), _part(each, "new"))
+        lines += [_drawn(table), ""]
+    else:
+        lines.append(f"the manifests of {old} and {new} tell the same")
+    scores = found["scores"]
+    if scores is None:
+        gone = " and ".join(found["removed"])
+        return "\n".join([*lines, f"scores not compared: the files of {gone} were removed"])
+    told = (
+        f"scores differ by {number(scores['mean_absolute'])} on average and "
+        f"{number(scores['largest'])} at most; {scores['decisions_changed']:.1%} of the decisions, "
+        "each at its own cut, are others"
+    )
+    rows = f"on the {scores['rows']} reference rows of {new}, which it was trained on"
+    return "\n".join([*lines, told, rows])
+
+
+def _part(difference: Mapping[str, Any], side: str) -> str:
+    """One side of a difference, short."""
+    value, what = difference[side], difference["what"]
+    if value is None:
+        return "-"
+    if what == "reliance":
+        return f"{value:.1%}"
+    if what == "data_sha256":
+        return f"{value[:12]}…"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _status_row(record: Mapping[str, Any]) -> list[str]:
@@ -322,17 +429,58 @@ def _rate(found: Mapping[str, float]) -> tuple[str, str]:
     return f"{found['rate']:.2%}", f"{found['low']:.2%} to {found['high']:.2%}"
 
 
-def _retraining(part: Mapping[str, Any]) -> str:
-    if part["outcome"] == "failed":
-        return f"failed, the champion goes on serving: {part['error']}"
-    gate = part["gate"]
-    found = (
-        f"gain {number(gate['mean_gain'])} in log loss on {gate['n_rows']} held-out rows, "
-        f"p {probability(gate['p_value'])}"
-    )
-    if part["outcome"] == "promoted":
-        return f"{part['challenger']} promoted: {found}"
-    return f"challenger rejected: {found}"
+def _retraining(part: Mapping[str, Any]) -> list[str]:
+    """What came of a retraining: the verdict, then a line for each candidate."""
+    outcome, gate = part["outcome"], part["gate"]
+    if gate is None or outcome == "failed":
+        told = f"failed, the champion goes on serving: {part['error']}"
+        return [_row("retraining", told)]
+    rows = f"{gate['rows']} held-out rows, {gate['positives']} of them positive"
+    if outcome == "waiting":
+        return [_row("retraining", f"waits for labels: {rows}")]
+    verdict = f"{part['challenger']} promoted" if outcome == "promoted" else "champion kept"
+    if gate["forced"]:
+        verdict += ", as it was asked for"
+    loss = number(gate["champion_log_loss"])
+    lines = [_row("retraining", f"{verdict}: {rows}; log loss of the champion {loss}")]
+    for each in gate["candidates"]:
+        why = CANDIDATES[each["outcome"]]
+        told = f"{each['recipe']}: {why}: {each['error']}"
+        if each["error"] is None:
+            told = (
+                f"{each['recipe']}: log loss {number(each['log_loss'])}, gain "
+                f"{number(each['mean_gain'])}, p {probability(each['p_value'])} (takes less than "
+                f"{probability(gate['level'])}), {each['trees']} trees: {why}"
+            )
+        lines.append(_row("", told))
+    old = gate["forgetting"]
+    if old is not None:
+        after, before = number(old["challenger_log_loss"]), number(old["champion_log_loss"])
+        lines.append(_row("", f"log loss on {old['rows']} old rows: {before} before, {after} now"))
+    return lines
+
+
+def _late(record: Mapping[str, Any]) -> list[str]:
+    """Of labels that came after their batch."""
+    late, gap = record["labels"], record["quality"]["log_loss_gap"]
+    if late is None:
+        return []
+    told = f"{late['rows']} came {_duration(late['lag_seconds'])} after the batch"
+    if gap is not None:
+        side = "above" if gap >= 0 else "below"
+        told += f"; log loss is {number(abs(gap))} {side} what the scores promised"
+    return [_row("labels", told)]
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> _duration(90), _duration(7200), _duration(3 * 86400)
+    ('2 min', '2.0 h', '3.0 days')
+    """
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
 
 
 def _published(record: Mapping[str, Any]) -> list[str]:
@@ -362,5 +510,6 @@ def _drawn(table: Table) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=140, no_color=True).print(table)
+    # names and texts may hold brackets, which are no markup
+    Console(file=out, width=140, no_color=True, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,8 @@ class LabelledRows:
 
     def newest(self, n_rows: int) -> LabelledRows:
         """The last `n_rows` in order of arrival."""
-        return self.take(np.argsort(self.sequence, kind="stable")[-n_rows:])
+        first = max(len(self) - n_rows, 0)
+        return self.take(np.argsort(self.sequence, kind="stable")[first:])
 
     def groups(self) -> NDArray[np.int64]:
         """A number for each row, the same for rows with equal features.
@@ -52,11 +55,12 @@ class LabelledRows:
         >>> a.seen_in(b).tolist()
         [False, True]
         """
-        both = concatenate([self, other], self.features.shape[1])
-        keys = np.column_stack([both.features, both.positive])
-        _, numbers = np.unique(keys, axis=0, return_inverse=True)
-        numbers = np.asarray(numbers).ravel()
-        return np.isin(numbers[: len(self)], numbers[len(self) :])
+        ours, theirs = (np.column_stack([r.features, r.positive]) for r in (self, other))
+        return _among(ours, theirs)
+
+    def like(self, other: LabelledRows) -> NDArray[np.bool_]:
+        """Rows with the features of a row of another set, whatever the answer, shape (n_rows,)."""
+        return _among(self.features, other.features)
 
     def distinct(self) -> LabelledRows:
         """One row for each set of features and answer, the one that came last.
@@ -70,11 +74,18 @@ class LabelledRows:
         _, first = np.unique(keys, axis=0, return_index=True)
         return self.take(np.sort(order[first]))
 
+    def digest(self) -> str:
+        """SHA-256 of what the rows hold, in hexadecimal."""
+        return hashlib.sha256(np.ascontiguousarray(self._packed()).tobytes()).hexdigest()
+
+    def _packed(self) -> Floats:
+        packed: Floats = np.column_stack([self.features, self.positive, self.sequence])
+        return packed
+
     def to_bytes(self) -> bytes:
         """As a compressed NumPy array: plain numbers, nothing that could run."""
         buffer = io.BytesIO()
-        packed = np.column_stack([self.features, self.positive, self.sequence])
-        np.save(buffer, packed, allow_pickle=False)
+        np.save(buffer, self._packed(), allow_pickle=False)
         return zlib.compress(buffer.getvalue(), 6)
 
     @classmethod
@@ -89,6 +100,65 @@ class LabelledRows:
         return cls(packed[:, :-2], packed[:, -2].astype(bool), packed[:, -1].astype(np.int64))
 
 
+@dataclass(frozen=True)
+class ScoredRows:
+    """Rows of a batch as they were scored, kept until their labels come."""
+
+    position: NDArray[np.int64]  # (n_scored,); number of the row in the batch, from 0
+    scores: Floats  # (n_scored,), by the champion of that time
+    positive: Floats  # (n_scored,); 1, 0, or NaN where the label is not known yet
+    features: Floats  # (n_kept, n_features) of the last n_kept of these rows
+    batch_rows: int  # rows of the batch as it arrived
+    ids: tuple[str, ...]  # of the batch_rows rows; () where they have no names
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def n_waiting(self) -> int:
+        """Rows without a label."""
+        return int(np.isnan(self.positive).sum())
+
+    def shortened(self, n_kept: int) -> ScoredRows:
+        """The same with the features of the last `n_kept` rows at most, and none if none waits."""
+        kept = min(n_kept, len(self.features)) if self.n_waiting else 0
+        return replace(self, features=self.features[len(self.features) - kept :])
+
+    def to_bytes(self) -> bytes:
+        """As compressed NumPy arrays: plain numbers and texts, nothing that could run."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            position=self.position,
+            scores=self.scores,
+            positive=self.positive,
+            features=self.features,
+            batch_rows=np.array(self.batch_rows),
+            ids=np.frombuffer(json.dumps(self.ids).encode(), dtype=np.uint8),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ScoredRows:
+        """Inverse of `to_bytes`.
+
+        >>> rows = ScoredRows(np.array([0, 2]), np.array([0.1, 0.7]), np.array([1.0, np.nan]),
+        ...                   np.array([[3.5]]), 3, ("a", "b", "c"))
+        >>> again = ScoredRows.from_bytes(rows.to_bytes())
+        >>> again.n_waiting, again.batch_rows, again.ids
+        (1, 3, ('a', 'b', 'c'))
+        """
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(
+                arrays["position"],
+                arrays["scores"],
+                arrays["positive"],
+                arrays["features"],
+                int(arrays["batch_rows"]),
+                tuple(json.loads(arrays["ids"].tobytes())),
+            )
+
+
 def concatenate(parts: Iterable[LabelledRows], n_features: int) -> LabelledRows:
     """Put rows together in the order given; no parts give no rows."""
     parts = list(parts)
@@ -98,3 +168,9 @@ def concatenate(parts: Iterable[LabelledRows], n_features: int) -> LabelledRows:
         np.concatenate([empty.positive, *(part.positive for part in parts)]),
         np.concatenate([empty.sequence, *(part.sequence for part in parts)]),
     )
+
+
+def _among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+    _, numbers = np.unique(np.concatenate([rows, others]), axis=0, return_inverse=True)
+    numbers = np.asarray(numbers).ravel()
+    return np.isin(numbers[: len(rows)], numbers[len(rows) :])

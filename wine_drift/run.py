@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from wine_drift import batches
-from wine_drift.champion import Champion
+from wine_drift.champion import Answer, Champion, retraining_failure
 from wine_drift.dataset import load_schema
-from wine_drift.detector import LOG_LOSS_RISE, Detector, Limits
+from wine_drift.detector import LOG_LOSS_RISE
 from wine_drift.errors import (
     BadBatch,
     FileUnreadable,
@@ -34,10 +34,10 @@ from wine_drift.exposition import Labels
 from wine_drift.ledger import Commit, Cursor, Ledger
 from wine_drift.locking import locked
 from wine_drift.measurement import Measurement, measure
-from wine_drift.model import Version
 from wine_drift.outbox import publish
-from wine_drift.policy import Decision, decide
+from wine_drift.policy import MANUAL
 from wine_drift.record import (
+    Report,
     batch_part,
     build_record,
     decision_part,
@@ -47,9 +47,9 @@ from wine_drift.record import (
     quality_status,
     thresholds_part,
 )
-from wine_drift.rows import LabelledRows
+from wine_drift.rows import LabelledRows, ScoredRows
 from wine_drift.schema import Schema
-from wine_drift.screening import Screened, screen, set_aside_rows
+from wine_drift.screening import Screened, row_names, screen, set_aside_rows
 from wine_drift.settings import Settings
 from wine_drift.supply import (
     SIMULATED,
@@ -62,14 +62,6 @@ from wine_drift.supply import (
 from wine_drift.tables import SUFFIXES, read_table
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run tells: the documented record, and what went wrong, if anything."""
-
-    record: dict[str, Any]
-    error: WineDriftError | None = None
 
 
 def run_batch(
@@ -144,7 +136,7 @@ def train_now(
         run.tell_if_simulated()
         # not recorded as a run: training by hand must not hide that the schedule is dead
         record["push"], failure = publish(settings, ledger)
-        return Report(record, failure)
+        return Report(record, retraining_failure(record["retraining"]) or failure)
 
 
 @dataclass
@@ -190,21 +182,19 @@ class _Run:
             self.train_first(share=self.settings.training_share)
         measured = self.measure(screened)
         fresh = labelled_rows(screened, self.schema, screened.labelled, self.ledger.next_sequence())
-        decision = self.decide(measured, fresh)
-        promoted, retraining = None, None
-        if decision.action == "retrain" and not self.settings.dry_run:
-            self.progress("training a challenger")
-            with self.stage("retrain"):
-                promoted, retraining = self.champion.try_challenger(fresh, decision.reasons[0])
         seen = int(fresh.seen_in(self.champion.version.rows).sum())
-        record = self.describe(claim, screened, measured, decision, retraining, seen=seen)
+        fresh = self.champion.unseen(fresh)
+        answer = self.answer(measured, fresh)
+        record = self.describe(claim, screened, measured, answer, seen=seen)
         if not self.settings.dry_run:
             if not screened.accepted.all():
                 kept = set_aside_rows(frame, screened, self.schema)
                 batches.keep_rows(kept, claim, self.settings.home / "quarantine")
-            self.commit(claim, measured, fresh, promoted, record)
+            self.commit(
+                claim, measured, fresh, answer, self.scored(frame, screened, measured), record
+            )
             self.tidy(claim, "archive")
-        return Report(record)
+        return Report(record, retraining_failure(record["retraining"]))
 
     def take(self, path: Path | None) -> batches.Claim | None:
         """Choose the batch; nothing changes yet but files that an earlier run left behind."""
@@ -231,7 +221,7 @@ class _Run:
     def read(self, claim: batches.Claim) -> pd.DataFrame:
         """Rows of the claimed batch."""
         if claim.path is not None:
-            frame = read_table(claim.path)
+            frame = read_table(claim.path, text_column=self.settings.row_id)
             batches.check_unchanged(claim)
             return frame
         supply = self.needed_supply("the batch is gone")
@@ -251,28 +241,36 @@ class _Run:
                 self.schema,
                 champion.reference,
                 self.champion.detector,
-                _limits(settings),
+                settings.limits,
                 sequence=self.ledger.next_sequence(),
                 cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
                 accepted=self.accepted,
             )
 
-    def decide(self, measured: Measurement, fresh: LabelledRows) -> Decision:
-        """One action with its reasons."""
-        settings = self.settings
-        n_rows, n_positive = self.champion.recent_labelled()
-        return decide(
-            drift_status=drift_status(measured.drift),
-            quality_status=quality_status(measured.quality_drift),
-            causes=measured.causes,
-            at_fault=measured.at_fault,
-            batch_labelled=len(fresh),
-            recent_labelled=n_rows + len(fresh),
-            recent_positives=n_positive + int(fresh.positive.sum()),
-            retrain=settings.retrain,
-            min_labelled=settings.min_labelled,
-            min_positives=settings.min_positives,
+    def answer(self, measured: Measurement, fresh: LabelledRows) -> Answer:
+        """One action with its reasons, and what came of it."""
+        with self.stage("retrain"):
+            return self.champion.answer(
+                fresh,
+                sequence=self.ledger.next_sequence(),
+                drift_status=drift_status(measured.drift),
+                quality_status=quality_status(measured.quality_drift),
+                causes=measured.causes,
+                at_fault=measured.at_fault,
+            )
+
+    def scored(self, frame: pd.DataFrame, screened: Screened, measured: Measurement) -> ScoredRows:
+        """What late labels are held against."""
+        good = screened.accepted
+        positive = np.where(screened.labelled, self.schema.is_positive(screened.target), np.nan)
+        return ScoredRows(
+            position=np.flatnonzero(good),
+            scores=measured.scores[good],
+            positive=positive[good],
+            features=screened.features[good],
+            batch_rows=len(good),
+            ids=row_names(frame, self.settings.row_id),
         )
 
     def describe(
@@ -280,8 +278,7 @@ class _Run:
         claim: batches.Claim,
         screened: Screened,
         measured: Measurement,
-        decision: Decision,
-        retraining: Mapping[str, Any] | None,
+        answer: Answer,
         *,
         seen: int,
     ) -> dict[str, Any]:
@@ -301,10 +298,10 @@ class _Run:
             model={"version": champion.version},
             quality=quality_part(measured, cut=champion.cut, manifest=champion.manifest),
             drift=drift_part(
-                measured, champion.reference, self.schema, champion.manifest, _limits(settings)
+                measured, champion.reference, self.schema, champion.manifest, settings.limits
             ),
-            decision=decision_part(decision),
-            retraining=retraining,
+            decision=decision_part(answer.decision),
+            retraining=answer.retraining,
             thresholds=thresholds_part(
                 budget=settings.budget,
                 severity_drift=settings.severity_drift,
@@ -319,13 +316,11 @@ class _Run:
         claim: batches.Claim,
         measured: Measurement,
         fresh: LabelledRows,
-        promoted: Version | None,
+        answer: Answer,
+        scored: ScoredRows,
         record: dict[str, Any],
     ) -> None:
         """The one transaction."""
-        version, detector = self.champion.version, measured.detector
-        if promoted is not None:  # a new reference: evidence starts afresh
-            version, detector = promoted, Detector.fresh(promoted.reference)
         cursor: Cursor | None = None
         if claim.path is None:
             supply = self.needed_supply("the batch is gone")
@@ -335,15 +330,21 @@ class _Run:
                 content_id=claim.content_id,
                 outcome="processed",
                 record=record,
-                run=self.facts(success=True, outcome="processed"),
+                at=(run := self.facts(success=True, outcome="processed"))["finished_at"],
+                run=run,
                 counters=_counters(record),
                 cursor=cursor,
-                detector=(version.version, detector.to_dict()),
+                detector=self.champion.state(answer, measured.detector),
                 labelled=None if measured.at_fault else fresh,
+                scored=scored,
+                trusted=not measured.at_fault,
+                decision=record["decision"],
+                change=answer.change,
+                retraining=answer.retraining,
                 forget_since=measured.distrusted_since,
-                promoted=promoted.manifest if promoted else None,
+                promoted=answer.promoted.manifest if answer.promoted else None,
             ),
-            window_rows=self.settings.window_rows,
+            self.champion.bounds,
         )
 
     # --- the other ways to end ---
@@ -384,10 +385,12 @@ class _Run:
                     content_id=claim.content_id,
                     outcome="quarantined",
                     record=record,
-                    run=self.facts(success=False, outcome="quarantined"),
+                    at=(run := self.facts(success=False, outcome="quarantined"))["finished_at"],
+                    run=run,
+                    change=self.ledger.change(),
                     counters={("batches", (("outcome", "quarantined"),)): 1},
                 ),
-                window_rows=self.settings.window_rows,
+                self.champion.bounds,
             )
             kept = self.tidy(claim, "quarantine")
             place = f"; it is kept in {kept}" if kept else ""
@@ -420,19 +423,20 @@ class _Run:
         if self.champion.manifest is None:
             self.train_first(share=1.0)
             return build_record("trained", model={"version": self.champion.version.version})
-        n_rows, n_positive = self.champion.recent_labelled()
+        nothing = self.champion.nothing
+        labels = self.champion.labels(nothing)
         settings, serving = self.settings, self.champion.version.version
-        if n_rows < settings.min_labelled or n_positive < settings.min_positives:
+        if not labels.enough:
             self.say(
-                f"{n_rows} labelled rows since the last promotion, {n_positive} of them positive; "
-                f"{settings.min_labelled} rows and {settings.min_positives} positives are needed"
+                f"{labels.n_rows} labelled rows since the last promotion, {labels.n_positive} of "
+                f"them positive; {settings.min_labelled} rows and {settings.min_positives} "
+                "positives are needed"
             )
             return build_record("waiting_for_labels", model={"version": serving})
-        self.progress("training a challenger")
-        promoted, part = self.champion.try_challenger(None, "manual")
-        self.ledger.commit_retraining(
-            promoted.manifest if promoted else None, _retrain_labels(part), at=self.now()
+        promoted, part = self.champion.try_challenger(
+            nothing, MANUAL, alpha=settings.gate_alpha, force=settings.force
         )
+        self.ledger.commit_retraining(promoted.manifest if promoted else None, part, at=self.now())
         model = {"version": promoted.version if promoted else serving}
         return build_record("trained", model=model, retraining=part)
 
@@ -441,7 +445,7 @@ class _Run:
     @cached_property
     def champion(self) -> Champion:
         """The serving model."""
-        return Champion(self.settings, self.schema, self.ledger, self.now)
+        return Champion(self.settings, self.schema, self.ledger, self.now, self.progress)
 
     @cached_property
     def accepted(self) -> tuple[str, ...]:
@@ -543,12 +547,6 @@ class _Run:
         return sum(self.claim is None or path != self.claim.path for path in paths)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        settings.budget, settings.severity_drift, settings.severity_major, settings.min_rows
-    )
-
-
 def _counters(record: Mapping[str, Any]) -> dict[tuple[str, Labels], float]:
     """What a processed batch adds to the counters."""
     batch = record["batch"]
@@ -559,10 +557,4 @@ def _counters(record: Mapping[str, Any]) -> dict[tuple[str, Labels], float]:
     for reason, number in batch["set_aside"].items():
         if number:
             counters["rows_rejected", (("reason", reason),)] = number
-    if record["retraining"] is not None:
-        counters["retrains", _retrain_labels(record["retraining"])] = 1
     return counters
-
-
-def _retrain_labels(part: Mapping[str, Any]) -> Labels:
-    return (("reason", part["reason"]), ("outcome", part["outcome"]))

@@ -123,10 +123,8 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
         out_of_range[feature.name] = float(outside.mean())
         features[:, j] = values
     if schema.target in frame.columns:
-        target, is_text = _numbers(frame[schema.target])
-        outside = (target < schema.target_minimum) | (target > schema.target_maximum)
-        blame("bad_label", is_text | outside | np.isinf(target), n_features)
-        target[~np.isfinite(target) | outside] = np.nan
+        target, is_bad = read_target(frame[schema.target], schema)
+        blame("bad_label", is_bad, n_features)
     if schema.reject_duplicates:
         blame("duplicate", _repeats(np.column_stack([features, target]), fault), -1)
     return Screened(
@@ -138,6 +136,15 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
         out_of_range,
         tuple(str(c) for c in frame.columns if c not in (*schema.feature_names, schema.target)),
     )
+
+
+def read_target(column: pd.Series, schema: Schema) -> tuple[Floats, NDArray[np.bool_]]:
+    """Labels, (n_rows,), NaN where there is none; and where a cell holds what is no label."""
+    target, is_text = _numbers(column)
+    outside = (target < schema.target_minimum) | (target > schema.target_maximum)
+    is_bad = is_text | outside | np.isinf(target)
+    target[~np.isfinite(target) | outside] = np.nan
+    return target, is_bad
 
 
 def set_aside_rows(frame: pd.DataFrame, screened: Screened, schema: Schema) -> pd.DataFrame:
@@ -182,11 +189,37 @@ def _number(cell: object) -> float:
 
 
 def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Accepted rows that equal an earlier accepted row in every cell."""
+    """Accepted rows that equal an earlier accepted row, or in all but a label that is missing."""
     accepted = np.flatnonzero(fault == ACCEPTED)
     comparable = np.nan_to_num(rows[accepted], nan=-np.inf)  # no label equals no label
     _, first = np.unique(comparable, axis=0, return_index=True)
     repeats = np.ones(len(rows), dtype=bool)
     repeats[accepted[first]] = False
     repeats[fault != ACCEPTED] = False
+    # the same row once with its label and once without: the label is known
+    _, wines = np.unique(comparable[:, :-1], axis=0, return_inverse=True)
+    labelled = np.isfinite(comparable[:, -1])
+    wines = np.asarray(wines).ravel()
+    repeats[accepted[~labelled & np.isin(wines, wines[labelled])]] = True
     return repeats
+
+
+def row_names(frame: pd.DataFrame, column: str | None) -> tuple[str, ...]:
+    """Names of the rows as texts; none where there is no such column.
+
+    >>> row_names(pd.DataFrame({"id": ["007", " 7"], "x": 0}), "id")
+    ('007', '7')
+    >>> row_names(pd.DataFrame({"id": [17.0, 2.5, None]}), "id"), row_names(pd.DataFrame(), "id")
+    (('17', '2.5', ''), ())
+    """
+    if column is None or column not in frame.columns:
+        return ()
+
+    def name(cell: object) -> str:
+        if isinstance(cell, float) and cell.is_integer():  # Parquet, beside an empty cell
+            return str(int(cell))
+        return str(cell).strip()
+
+    names = frame[column]
+    empty = names.isna().to_numpy()
+    return tuple("" if gone else name(cell) for cell, gone in zip(names, empty, strict=True))

@@ -14,10 +14,13 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from wine_drift.errors import SettingsError
+
+if TYPE_CHECKING:
+    from wine_drift.detector import Limits
 
 ENV_PREFIX = "WINE_DRIFT_"
 ENV_SETTINGS_FILE = "WINE_DRIFT_SETTINGS"
@@ -111,9 +114,20 @@ class Settings:
     )
 
     retrain: str = _key(
-        "auto, or never", "auto", choices=("auto", "never"), section="Training and retraining"
+        "auto: when the policy says so; never; or force: try after every batch",
+        "auto",
+        choices=("auto", "never", "force"),
+        section="Training and retraining",
     )
-    rounds: int = _key("trees of a model", 200, low=5, high=10_000)
+    recipe: str = _key(
+        "how challengers are made; auto makes all and lets the gate choose",
+        "scratch",
+        choices=("scratch", "continue", "refit", "auto"),
+    )
+    cooldown: int = _key(
+        "batches after a change of champion in which no alarm leads to another", 2, low=0
+    )
+    rounds: int = _key("trees of a model trained from nothing", 200, low=5, high=10_000)
     min_labelled: int = _key(
         "labelled rows since the last promotion that retraining needs", 100, low=10
     )
@@ -123,6 +137,11 @@ class Settings:
     )
     half_life: float = _key("batches after which a row weighs half in training", 10.0, low=0.1)
     window_rows: int = _key("labelled rows kept for retraining", 20_000, low=100)
+    window_age: int = _key(
+        "batches after which rows are forgotten, and labels come too late", 1_000, low=1
+    )
+    waiting_rows: int = _key("scored rows kept until their labels come", 1_000_000, low=100)
+    row_id: str | None = _key("column of batch files that names each row; add-labels goes by it")
     threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
 
     pushgateway: str | None = _key(
@@ -139,7 +158,10 @@ class Settings:
     proxy: bool = _key("push through the proxy that the environment names", False)
     legacy_metrics: bool = _key("also publish logloss_gaude, auc_gaude and count_batch", False)
 
-    dry_run: bool = _key("change nothing; print the decision", False, section="One run")
+    force: bool = _key(
+        "train: promote the best challenger whatever the gate says", False, section="One run"
+    )
+    dry_run: bool = _key("change nothing; print the decision", False)
     json: bool = _key("print one JSON record instead of text", False)
     fail_on: str = _key(
         "exit with 8 on drift, or only on major drift",
@@ -156,9 +178,21 @@ class Settings:
     run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
     last: int = _key("status: batches to show", 15, low=1)
     batches: int = _key("simulate: batch files to write", 1, low=1)
-    out: Path | None = _key("simulate: folder to write to")
+    out: Path | None = _key("simulate: folder to write to; models export: file to write")
+    keep_versions: int = _key(
+        "models prune: newest versions whose files are kept, besides the champion and its parent",
+        5,
+        low=1,
+    )
     url: str | None = _key("fetch-data: another place that has the same file")
     max_age: float = _key("health: oldest acceptable last success, in seconds", 86_400.0, low=1)
+
+    @property
+    def limits(self) -> Limits:
+        """When evidence and severity are an alarm."""
+        from wine_drift.detector import Limits
+
+        return Limits(self.budget, self.severity_drift, self.severity_major, self.min_rows)
 
 
 def specification() -> dict[str, Field[Any]]:

@@ -23,7 +23,9 @@ SUFFIXES = (".csv", ".gz", ".zip", ".parquet")
 _LONGEST_HEADER = 1 << 20  # characters
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(
+    path: Path, *, text_column: str | None = None, keep_blank: bool = False
+) -> pd.DataFrame:
     """Read a table file, every row and column of it, text left as text.
 
     Parameters
@@ -31,6 +33,10 @@ def read_table(path: Path) -> pd.DataFrame:
     path : Path
         `*.parquet`, or CSV text with a header line, as it is, in `*.gz`, or as the only CSV in a
         `*.zip`. The separator, `;` or `,`, is the one that the header line holds more of.
+    text_column : str, optional
+        Column whose cells are texts whatever they look like: in CSV 007 is not 7.
+    keep_blank : bool
+        In CSV of one column a blank line is an empty cell.
 
     Returns
     -------
@@ -43,7 +49,9 @@ def read_table(path: Path) -> pd.DataFrame:
         Naming the file, the line where there is one, and what to do.
     """
     try:
-        return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
+        return _read_csv(path, text_column, keep_blank=keep_blank)
     except UnicodeDecodeError as error:
         problem = f"byte {error.object[error.start]:#04x} is not UTF-8 text"
         raise TableError(f"{path}: {problem}", remedy="save the file as UTF-8 CSV") from error
@@ -79,7 +87,7 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
             text.detach()
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, text_column: str | None, *, keep_blank: bool) -> pd.DataFrame:
     import pandas as pd
 
     with _opened(path) as text:
@@ -99,7 +107,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 # pandas cuts lines that are all too long, and only warns
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(
-                    text, sep=separator, names=names, header=None, index_col=False, low_memory=False
+                    text,
+                    sep=separator,
+                    names=names,
+                    header=None,
+                    index_col=False,
+                    low_memory=False,
+                    converters={text_column: str.strip} if text_column in names else None,
+                    skip_blank_lines=not (keep_blank and len(names) == 1),
                 )
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             _refuse_ragged(path, len(names), separator)
@@ -107,7 +122,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 f"{path}: not a regular table: {' '.join(str(error).split())}",
                 remedy="give every line as many cells as the header",
             ) from error
-    if frame[names[-1]].isna().any():  # empty, or not there: pandas does not tell them apart
+    last = frame[names[-1]]
+    if (last.isna() | (last == "")).any():  # empty, or not there: pandas does not tell them apart
         _refuse_ragged(path, len(names), separator)
     return frame
 

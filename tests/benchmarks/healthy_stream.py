@@ -16,8 +16,9 @@ import numpy as np
 from wine_drift.dataset import load_schema
 from wine_drift.detector import Detector, Limits
 from wine_drift.measurement import measure
+from wine_drift.recipes import Training
 from wine_drift.record import drift_status, quality_status
-from wine_drift.retraining import Recipe, first_version
+from wine_drift.retraining import first_version
 from wine_drift.screening import screen
 from wine_drift.settings import load_settings
 from wine_drift.supply import Table, advance
@@ -34,8 +35,8 @@ def main(n_seeds: int) -> None:
         settings = load_settings({"seed": seed}, {})
         table = Table(Path(os.environ["WINE_DRIFT_DATA"]), schema, settings)
         rows, cursor, _ = table.training_part(share=settings.training_share)
-        recipe = Recipe(settings.rounds, settings.half_life, seed, 1, settings.window_rows)
-        champion = first_version(rows, schema, recipe, number=1, facts=FACTS)
+        how = Training(settings.rounds, settings.half_life, seed, 1, settings.window_rows)
+        champion = first_version(rows, schema, how, number=1, facts=FACTS)
         detector = Detector.fresh(champion.reference)
         while (claim := table.claim(cursor)) is not None:
             screened = screen(table.read(claim, cursor), schema)
