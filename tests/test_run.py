@@ -603,6 +603,7 @@ def test_failed_retraining_does_not_lose_the_batch(
     shown = published(home)
     assert shown[DONE] == 3
     assert shown["wine_drift_retrains_total", "failed", "quality_drop"] == 1
+    assert shown["wine_drift_last_run_success",] == 0
     assert shown["wine_drift_model_info", "lightgbm", done["model"]["version"]] == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ class Champion:
         n_rows, n_positive = self._ledger.labelled_counts(after=learnt)
         since = change.since if change else 0
         new = fresh.take(fresh.sequence >= since)
-        batches = {*self._ledger.window_batches(since=since), *new.sequence.tolist()}
+        kept = self._ledger.window_batches(since=since, after=learnt)
+        batches = {*kept, *new.sequence.tolist()}
         return Labels(
             n_rows + len(fresh),
             n_positive + int(fresh.positive.sum()),
@@ -223,6 +224,14 @@ class Champion:
             fresh = Detector.fresh(answer.promoted.reference)
             return answer.promoted.version, fresh.to_dict()
         return None if detector is None else (self.version.version, detector.to_dict())
+
+    def retired(
+        self, answer: Answer, detector: Detector | None
+    ) -> tuple[str, Mapping[str, Any]] | None:
+        """What is kept of a champion that was replaced, for the day that it serves again."""
+        if answer.promoted is None or detector is None:
+            return None
+        return self.version.version, detector.to_dict()
 
     def unseen(self, rows: LabelledRows) -> LabelledRows:
         """Rows that are new to the champion; where repeats say nothing, those are left out."""
@@ -313,11 +322,12 @@ class Champion:
                 missing=self._missing(n_features),
                 progress=self._progress,
             )
+            report, failure = attempt.report, attempt.report.error
             if attempt.challenger is not None:
                 promoted = write_version(self._folder, attempt.challenger)
-            report, failure = attempt.report, attempt.report.error
         except Exception as error:  # whatever training trips over, the batch must not be lost
             failure = f"{type(error).__name__}: {error}"
+            report = None if report is None else replace(report, outcome=FAILED)
         challenger = promoted.version if promoted else None
         return promoted, retraining_part(
             report, challenger=challenger, failure=failure, reason=reason
@@ -356,5 +366,5 @@ def retraining_failure(part: Mapping[str, Any] | None) -> RetrainingFailed | Non
         return None
     return RetrainingFailed(
         f"retraining failed, the champion goes on serving: {part['error']}",
-        remedy="the batch is recorded; the next alarm tries again, or `wine-drift train` does now",
+        remedy="all else is recorded; the next alarm tries again, or `wine-drift train` does now",
     )

@@ -175,7 +175,7 @@ def train(file: str | None, **options: Any) -> None:
 @main.command("add-labels")
 @click.argument("batch")
 @click.argument("labels", metavar="FILE", type=click.Path(path_type=Path))
-@takes("schema", *JUDGING, *TRAINING, *KEEPING, "threads", *PUBLISHING, "json")
+@takes("schema", "seed", *JUDGING, *TRAINING, *KEEPING, "threads", *PUBLISHING, "json")
 def add_labels_command(batch: str, labels: Path, file: str | None, **options: Any) -> None:
     """Add labels that came late to BATCH, its number or id, and do what follows from them."""
     settings = _settings(file, options)

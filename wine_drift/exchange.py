@@ -79,14 +79,17 @@ def import_version(settings: Settings, path: Path) -> Report:
         Champion(settings, schema, ledger, time.time).check_schema()
         champion, gone = ledger.champion(), ledger.pruned()
         record = {"imported_from": manifest["version"], "serves": champion is None, "push": None}
+        learnt = 0
         for each in ledger.versions():
             files = (each["files"], each.get("origin", {}).get("files"))
-            if manifest["files"] in files and each["version"] not in gone:
-                return Report({"outcome": "known", "version": each["version"], **record})
+            if manifest["files"] in files:
+                if each["version"] not in gone:
+                    return Report({"outcome": "known", "version": each["version"], **record})
+                learnt = ledger.learnt(each["version"])  # it comes home
         version = write_version(models_folder(settings), _own(version, ledger))
         record = {"outcome": IMPORTED, "version": version.version, **record}
         if champion is not None:
-            ledger.commit_version(version.manifest)
+            ledger.commit_version(version.manifest, learnt=learnt)
             return Report(record)
         ledger.commit_champion(version.manifest, None)
         record["push"], failure = publish(settings, ledger)
@@ -162,14 +165,16 @@ def _own(version: Version, ledger: Ledger) -> Version:
     """An imported version as one of this home, with its next number."""
     manifest, number = version.manifest, ledger.next_version()
     name = version_name(number, version.model.text)
-    # the batches that brought its rows are none of this home, where it is as old as its last batch
-    sequence = version.rows.sequence + (ledger.next_sequence() - 1 - version.rows.sequence.max())
+    # the batches that brought its rows are none of this home, where it is as old as its last batch;
+    # the table that all began with is as old as any
+    last, sequence = ledger.next_sequence() - 1, version.rows.sequence
+    moved = np.maximum(sequence + (last - sequence.max()), min(1, last))
+    rows = replace(version.rows, sequence=np.where(sequence > 0, moved, 0))
     manifest = {
         **manifest,
         **{"version": name, "number": number, "reason": IMPORTED, "parent": None},
         "imported_from": manifest["version"],
         "origin": {key: manifest[key] for key in ("reason", "parent", "files")},
+        "data_sha256": manifest["data_sha256"] | {"training": rows.digest()},
     }
-    return replace(
-        version, version=name, manifest=manifest, rows=replace(version.rows, sequence=sequence)
-    )
+    return replace(version, version=name, manifest=manifest, rows=rows)

@@ -238,6 +238,9 @@ def exposition(
         _labels(out, snapshot)
         _quality(out, snapshot.record["quality"], (snapshot.labelled or snapshot.record)["quality"])
         out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
+        answered = snapshot.labelled or snapshot.record
+        for cause in CAUSES:
+            out.gauge("drift_cause", cause in answered["drift"]["causes"], cause)
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
         decision = snapshot.decision or snapshot.record["decision"]
         out.gauge("waiting_for_labels", "waiting_for_labels" in decision["reasons"])
@@ -376,8 +379,6 @@ def _quality(out: _Families, scored: Mapping[str, Any], quality: Mapping[str, An
 def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
     out.gauge("dataset_drift_pvalue_threshold", thresholds["p_value"])
     out.gauge("evidence_threshold", thresholds["log10_evidence"])
-    for cause in CAUSES:
-        out.gauge("drift_cause", cause in drift["causes"], cause)
     for kind in SOURCE_FAULTS:
         out.gauge("data_fault", sum(fault["kind"] == kind for fault in drift["faults"]), kind)
     for fault in drift["faults"]:

@@ -166,6 +166,7 @@ def _judge(
             sequence=sequence,
             counters={("late_labels", ()): int(fresh.sum())},
             detector=champion.state(answer, late.detector),
+            retired=champion.retired(answer, late.detector),
             labelled=learnt,
             scored=rows,
             trusted=trusted,
@@ -250,8 +251,10 @@ def _in_place(
 
 def _by_name(rows: ScoredRows, names: tuple[str, ...], target: Floats, path: Path) -> Floats:
     """Put labels where the rows of the same name are."""
+    scored = [rows.ids[row] for row in rows.position]  # no others need a label
     place = {name: row for row, name in enumerate(rows.ids)}
-    twice = {name for name, count in Counter(rows.ids).items() if count > 1}
+    place |= dict(zip(scored, rows.position.tolist(), strict=True))
+    twice = {name for name, count in Counter(scored).items() if count > 1}
     labels, seen = np.full(rows.batch_rows, np.nan), set()
     for row, (name, label) in enumerate(zip(names, target, strict=True), start=1):
         problem = (

@@ -93,6 +93,7 @@ class Commit:
     counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     cursor: Cursor | None = None
     detector: tuple[str, Mapping[str, Any]] | None = None  # version, state
+    retired: tuple[str, Mapping[str, Any]] | None = None  # the same of the one that was replaced
     labelled: LabelledRows | None = None
     scored: ScoredRows | None = None  # what late labels are held against
     trusted: bool = True  # whether these rows are something to learn from
@@ -269,11 +270,12 @@ class Ledger:
             ).fetchone()
         return int(n_rows), int(n_positive)
 
-    def window_batches(self, *, since: int) -> set[int]:
-        """Numbers of the batches in the window, from that number on."""
+    def window_batches(self, *, since: int, after: int = 0) -> set[int]:
+        """Numbers of the batches, from `since` on, of the window's entries after number `after`."""
         with _told(self._path):
             rows = self._connection.execute(
-                "SELECT DISTINCT sequence FROM window WHERE sequence >= ?", (since,)
+                "SELECT DISTINCT sequence FROM window WHERE sequence >= ? AND number > ?",
+                (since, after),
             )
             return {row[0] for row in rows}
 
@@ -283,11 +285,6 @@ class Ledger:
             "SELECT coalesce(sum(labelled), 0) FROM batches WHERE labelled > 0 AND sequence >= ?"
         )
         return int(self._one(query, sequence))
-
-    def first_labelled(self, *, after: int) -> int | None:
-        """Number of the oldest batch among the window's entries after number `after`."""
-        found = self._one("SELECT min(sequence) FROM window WHERE number > ?", after)
-        return None if found is None else int(found)
 
     def scored(self, sequence: int) -> tuple[ScoredRows, bool] | None:
         """Rows of a batch whose labels may come, and whether they are to be learnt from.
@@ -353,10 +350,10 @@ class Ledger:
                 self._add_version(execute, promoted)
                 self._serve(execute, promoted["version"])
 
-    def commit_version(self, manifest: Mapping[str, Any]) -> None:
+    def commit_version(self, manifest: Mapping[str, Any], *, learnt: int) -> None:
         """Record a version that was made elsewhere; it does not serve yet."""
         with self._transaction() as execute:
-            self._add_version(execute, manifest, learnt=0)
+            self._add_version(execute, manifest, learnt=learnt)
 
     def commit_champion_again(self, version: str, change: Change | None) -> None:
         """Let a version serve that is known already; its detector is as it left it."""
@@ -398,11 +395,13 @@ class Ledger:
                 self._count(execute, name, labels, amount)
             if commit.cursor is not None:
                 self._advance(execute, commit.cursor)
-            if commit.detector is not None:
-                version, state = commit.detector
-                execute(
-                    "INSERT OR REPLACE INTO detector VALUES (?, ?)", (version, json.dumps(state))
-                )
+            for each in (commit.retired, commit.detector):
+                if each is not None:
+                    version, state = each
+                    execute(
+                        "INSERT OR REPLACE INTO detector VALUES (?, ?)",
+                        (version, json.dumps(state)),
+                    )
             if commit.forget_since is not None:
                 execute("DELETE FROM window WHERE sequence >= ?", (commit.forget_since,))
                 execute("UPDATE scored SET trusted = 0 WHERE sequence >= ?", (commit.forget_since,))
@@ -497,7 +496,8 @@ class Ledger:
     def _tried(self, execute: Any, part: Mapping[str, Any], at: float) -> None:
         labels = (("reason", part["reason"]), ("outcome", part["outcome"]))
         self._count(execute, "retrains", labels, 1)
-        self._fact(execute, "retraining", json.dumps({"at": at, "gate": part["gate"]}))
+        if part["outcome"] != "waiting":  # then nothing was tried
+            self._fact(execute, "retraining", json.dumps({"at": at, "gate": part["gate"]}))
 
     def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
         self._fact(execute, "run", json.dumps(run))

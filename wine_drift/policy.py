@@ -105,6 +105,7 @@ def follow(
     if change.left is not None:
         return change
     calm = {drift_status, quality_status} <= {"ok", "not_judged"}
+    calm = calm and sequence >= change.since  # late labels may be of a batch before it
     if calm and (quality_status if change.answers else drift_status) == "ok":
         return None
     return replace(change, answers=change.answers or dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -147,9 +148,9 @@ def challenge(
     old = champion.rows.newest(how.window_rows - len(history))
     new = history.take(~is_recent)
     if schema.reject_duplicates:
-        seen = concatenate([old, new], n_features)
+        seen = concatenate([champion.rows, new], n_features)
         recent = recent.take(~recent.seen_in(seen)).distinct()
-        new = new.take(~new.seen_in(old)).distinct()
+        new = new.take(~new.seen_in(champion.rows)).distinct()
     positives = int(recent.positive.sum())
     if min(positives, len(recent) - positives) < GATE_FOLDS:
         return Challenge(GateReport(WAITING, len(recent), positives, alpha), None)
@@ -194,8 +195,9 @@ def challenge(
         return Challenge(report, None)
     name = report.winner.recipe
     progress("looking for what was forgotten")
-    forgotten = _forgetting(champion, everything, recipes[name], how)
-    report = replace(report, forgetting=forgotten)
+    with contextlib.suppress(Exception):  # it decides nothing: a winner must not fall over it
+        forgotten = _forgetting(champion, everything, recipes[name], how)
+        report = replace(report, forgetting=forgotten)
     today = recent.sequence >= changed_at
     n_today = int(recent.positive[today].sum())
     if today.sum() < min_rows or min(n_today, today.sum() - n_today) < MIN_OF_EACH:

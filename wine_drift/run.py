@@ -321,6 +321,8 @@ class _Run:
         record: dict[str, Any],
     ) -> None:
         """The one transaction."""
+        failed = retraining_failure(record["retraining"]) is not None
+        outcome = "retraining_failed" if failed else "processed"
         cursor: Cursor | None = None
         if claim.path is None:
             supply = self.needed_supply("the batch is gone")
@@ -330,22 +332,28 @@ class _Run:
                 content_id=claim.content_id,
                 outcome="processed",
                 record=record,
-                at=(run := self.facts(success=True, outcome="processed"))["finished_at"],
+                at=(run := self.facts(success=not failed, outcome=outcome))["finished_at"],
                 run=run,
                 counters=_counters(record),
                 cursor=cursor,
                 detector=self.champion.state(answer, measured.detector),
+                retired=self.champion.retired(answer, measured.detector),
                 labelled=None if measured.at_fault else fresh,
                 scored=scored,
                 trusted=not measured.at_fault,
                 decision=record["decision"],
                 change=answer.change,
                 retraining=answer.retraining,
-                forget_since=measured.distrusted_since,
+                forget_since=self.distrusted_since(measured),
                 promoted=answer.promoted.manifest if answer.promoted else None,
             ),
             self.champion.bounds,
         )
+
+    def distrusted_since(self, measured: Measurement) -> int | None:
+        """Rows from this batch on are not to be learnt from; what others judged stays trusted."""
+        since = measured.distrusted_since
+        return None if since is None else max(since, self.ledger.champion_since() + 1)
 
     # --- the other ways to end ---
 

@@ -57,8 +57,8 @@ def rollback(settings: Settings, version: str | None = None) -> Report:
         found = {"version": wanted, "before": before["version"], "tries_at_rows": None}
         if wanted == before["version"]:
             return Report({"outcome": "serves_already", **found, "push": None})
-        read_version(models_folder(settings), manifest)
-        change = _told_before(ledger, wanted)
+        newest = int(read_version(models_folder(settings), manifest).rows.sequence.max())
+        change = _told_before(ledger, wanted, newest)
         ledger.commit_champion_again(wanted, change)
         told, failure = publish(settings, ledger)
         if change is not None:
@@ -227,15 +227,17 @@ def present(ledger: Ledger, version: str) -> dict[str, Any]:
 # --- what is done with it ---
 
 
-def _told_before(ledger: Ledger, version: str) -> Change | None:
+def _told_before(ledger: Ledger, version: str, newest: int) -> Change | None:
     """What was labelled since a version learnt, as a change that was tried already.
+
+    It is counted from the newest batch that the version knows, where a change of now cannot have
+    begun earlier.
 
     Or else the next alarm would promote at once what was just rolled back.
     """
-    since = ledger.first_labelled(after=ledger.learnt(version))
-    if since is None:
+    if not ledger.labelled_counts(after=ledger.learnt(version))[0]:
         return None
-    return Change(since, tried=ledger.labelled_since(since))
+    return Change(max(newest, 1), tried=ledger.labelled_since(newest))
 
 
 def _to_prune(settings: Settings, ledger: Ledger) -> dict[str, Any]:
