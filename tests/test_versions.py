@@ -142,7 +142,7 @@ def test_rollback_is_bit_for_bit(
     assert between["model"]["version"] != v1
     cli("models", "rollback", "--home", home)
 
-    assert ledger_state(home)["detectors"][v1] == before != None  # noqa: E711
+    assert before is not None and ledger_state(home)["detectors"][v1] == before
     assert content(home / "models" / v1) == files
     one, other = (record(*stream, "--home", each) for each in (home, undisturbed))
     assert one["model"]["version"] == v1 and one["decision"]["action"] == "keep"

@@ -122,9 +122,10 @@ def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -
         Weight of the old value of a leaf; the rest is what these rows give it.
     """
     used = _threads(len(rows), threads)
-    booster = model.booster.refit(
-        rows.features, rows.positive.astype(float), decay_rate=decay, num_threads=used, verbose=-1
-    )
+    booster = lightgbm.Booster(model_str=model.text)
+    booster.params = PARAMETERS | {"num_threads": used}  # older releases forget them in a text
+    answers = rows.positive.astype(float)
+    booster = booster.refit(rows.features, answers, decay_rate=decay, num_threads=used, verbose=-1)
     return _finished(booster, threads)
 
 

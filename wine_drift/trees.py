@@ -103,7 +103,7 @@ def _check_tree(tree: dict[str, str], n_features: int) -> None:
     inner = n_leaves - 1
     lists: dict[str, list[int]] = {}
     for key, (whole, of_leaves) in _LISTS.items():
-        if not inner and key not in ("leaf_value", "leaf_count") and not tree[key]:
+        if not inner and key != "leaf_value" and not tree[key]:
             continue  # a tree without a split leaves these empty
         found = _whole(tree[key]) if whole else _real(tree[key])
         if len(found) != inner + of_leaves:
