@@ -1732,3 +1732,17 @@ def test_labels_that_wait_outlive_a_fault(
     assert np.sum(detector_of(home)["waiting"]) == done["labels"]["rows"]
     record("run-batch", table("b.csv", stuck), "--home", home)
     assert np.sum(detector_of(home)["waiting"]) == done["labels"]["rows"]
+
+
+@pytest.mark.parametrize("column", ["alcohol", "quality"])
+def test_a_measurement_is_no_name(
+    cli: Cli, home: Path, calm: list[Rows], table: Table, late: Late, column: str
+) -> None:
+    """Read as text, its empty cells would be faults: the setting is refused, nothing is done."""
+    path = table("a.csv", calm[0])
+    error = told(cli("run-batch", path, "--home", home, "--row-id", column, code=2))
+    assert "row_id" in error and column in error
+    labels = late(answers(calm[0]))
+    assert column in told(cli("add-labels", 1, labels, "--home", home, "--row-id", column, code=2))
+    with Ledger.open(home, read_only=True) as ledger:
+        assert ledger.next_sequence() == 2

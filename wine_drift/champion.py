@@ -74,9 +74,14 @@ class Champion:
         Raises
         ------
         SettingsError
-            Other columns, or another question about them.
+            Other columns, or another question about them; or `row_id` names one of them.
         """
         manifest, schema = self.manifest, self._schema
+        if self._settings.row_id in (*schema.feature_names, schema.target):
+            raise SettingsError(
+                f"row_id: {self._settings.row_id!r} is a column of the schema, not a name of rows",
+                remedy="name a column that is there only to tell rows apart",
+            )
         if manifest is None:
             return
         question = f"{schema.target} {schema.positive}"
