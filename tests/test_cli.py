@@ -374,7 +374,7 @@ def test_health(cli: Cli, home: Path, tmp_path: Path) -> None:
 def test_health_of_an_old_run(cli: Cli, home: Path) -> None:
     """A success longer ago than max_age is not healthy."""
     time.sleep(1.0)
-    assert "max_age" in told(cli("health", "--home", home, "--max-age", 1, code=7))
+    assert "max_age" in told(cli("health", "--home", home, "--max-age", 0.001, code=7))
 
 
 def test_an_empty_home_can_be_read(cli: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from wine_drift.errors import StateUnreadable
+from wine_drift.exposition import Snapshot
 from wine_drift.ledger import Bounds, Commit, Cursor, Ledger
 from wine_drift.policy import Change
 from wine_drift.rows import LabelledRows, ScoredRows
@@ -281,7 +282,7 @@ def test_what_is_at_work_survives_a_restart(tmp_path: Path) -> None:
 def test_waiting_rows_are_told(tmp_path: Path) -> None:
     """How many batches and rows wait for labels, and since when the oldest of them does."""
     with Ledger.open(tmp_path) as ledger:
-        assert ledger.snapshot().waiting == {"batches": 0, "rows": 0, "oldest_at": 0}
+        assert ledger.snapshot().waiting == {}
         for number, n_waiting in ((1, 0), (2, 7), (3, 5)):
             ledger.commit_batch(commit(str(number), number, scored=scored(30, n_waiting)), ROOM)
         assert ledger.snapshot().waiting == {"batches": 2, "rows": 12, "oldest_at": 14.0}
@@ -378,7 +379,8 @@ def test_late_labels_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         ledger.commit_batch(replace(everything, retraining=whole), ROOM)
         assert ledger.champion() == V2 and ledger.change() == Change(1)
         snapshot = ledger.snapshot()
-        assert snapshot.retraining == {"at": 99.0, "gate": {"rows": 20}}
+        told = {"at": 99.0, "reason": "quality_drop", "gate": {"rows": 20}}
+        assert snapshot.retraining == told
         labels = (("reason", "quality_drop"), ("outcome", "promoted"))
         assert snapshot.counters["retrains", labels] == 1
 
@@ -449,7 +451,8 @@ def test_training_by_hand_is_told_and_ends_the_change_if_it_wins(tmp_path: Path)
         ledger.commit_retraining(None, lost, at=50.0)
         assert (ledger.champion(), ledger.change()) == (V1, Change(1, tried=30))
         assert ledger.labelled_counts(after=ledger.learnt()) == (30, 10)
-        assert ledger.snapshot().retraining == {"at": 50.0, "gate": {"rows": 30}}
+        told = {"at": 50.0, "reason": "manual", "gate": {"rows": 30}}
+        assert ledger.snapshot().retraining == told
         ledger.commit_retraining(V2, lost | {"outcome": "promoted"}, at=60.0)
         assert (ledger.champion(), ledger.change(), ledger.champion_since()) == (V2, None, 1)
         assert ledger.labelled_counts(after=ledger.learnt()) == (0, 0)
@@ -457,6 +460,58 @@ def test_training_by_hand_is_told_and_ends_the_change_if_it_wins(tmp_path: Path)
         assert snapshot.retraining is not None and snapshot.retraining["at"] == 60.0
         found = {k[1][1][1]: n for k, n in snapshot.counters.items() if k[0] == "retrains"}
         assert found == {"rejected": 1, "promoted": 1}
+
+
+def test_every_entry_can_be_read_as_it_was(tmp_path: Path) -> None:
+    """Whatever was written since, as of an entry the same is published as was then."""
+    clock = iter(range(1000, 2000))
+    tried: dict[str, Any] = {"reason": "manual", "outcome": "rejected", "gate": {"rows": 30}}
+    alarm: dict[str, Any] = {"action": "hold", "reasons": ["drift_major", "waiting_for_labels"]}
+    keep: dict[str, Any] = {"action": "keep", "reasons": ["no_drift"]}
+    failed = {"finished_at": 50.0, "success": False, "outcome": "quarantined"}
+    refused = {"outcome": "quarantined", "record": {"outcome": "quarantined"}, "run": failed}
+    with Ledger.open(tmp_path, now=lambda: float(next(clock))) as ledger:
+        writes = [
+            lambda: ledger.commit_champion(V1, None),
+            lambda: ledger.commit_batch(commit("a", labelled=None, scored=scored(30, 30)), ROOM),
+            lambda: ledger.commit_batch(commit("b", 2, decision=alarm), ROOM),
+            lambda: ledger.record_power({"version": "v1", "features": []}),
+            lambda: ledger.add("push_failures", (("reason", "timeout"),)),
+            lambda: ledger.commit_batch(late(1, 20, scored=scored(30, 10), decision=alarm), ROOM),
+            lambda: ledger.commit_batch(late(1, 30, scored=scored(30, 0), decision=keep), ROOM),
+            lambda: ledger.commit_batch(commit("bad", 3, counters={}, **refused), ROOM),
+            lambda: ledger.commit_retraining(V2, tried | {"outcome": "promoted"}, at=60.0),
+            lambda: ledger.commit_champion_again("v1", None),
+            lambda: ledger.record_run(RUN),
+        ]
+        then = []
+        for write in writes:
+            write()
+            then.append(ledger.snapshot())
+        assert ledger.history() == [(n + 1, 1000.0 + n) for n in range(len(writes))]
+        assert [ledger.snapshot(n + 1) for n in range(len(writes))] == then
+        assert ledger.snapshot(0) == Snapshot()
+    assert [each.waiting_since for each in then[1:8]] == [None, *[14.0] * 4, None, None]
+    assert len({repr(each) for each in then}) == len(then)
+
+
+def test_a_loop_of_retraining_is_counted_over_the_last_batches(tmp_path: Path) -> None:
+    """What alarms led to in twenty batches; what was asked for, or only waited, is no loop."""
+    tried: dict[str, Any] = {"reason": "follow_up", "outcome": "rejected", "gate": None}
+    found = []
+    with Ledger.open(tmp_path) as ledger:
+        for number in range(1, 41):
+            retraining = tried if number in (5, 6, 8, 30) else None
+            if number in (7, 9):
+                others = {7: {"reason": "forced"}, 9: {"outcome": "waiting"}}
+                retraining = tried | others[number]
+            ledger.commit_batch(commit(str(number), number, retraining=retraining), ROOM)
+            if number == 8:
+                ledger.commit_retraining(None, tried | {"reason": "manual"}, at=1.0)
+            found.append(ledger.snapshot().recent_retrains)
+        assert ledger.snapshot(24).recent_retrains == found[22]  # entry 9 was the one by hand
+    assert found[:10] == [0, 0, 0, 0, 1, 2, 2, 3, 3, 3]
+    assert found[23:31] == [3, 2, 1, 1, 0, 0, 1, 1]
 
 
 def test_a_pruned_version_is_known_and_has_no_detector(tmp_path: Path) -> None:
@@ -477,12 +532,12 @@ def test_a_pruned_version_is_known_and_has_no_detector(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_as_it_was_released(tmp_path: Path) -> None:
-    """Tables and columns of schema 3; whoever changes one must give it another number."""
+    """Tables and columns of schema 4; whoever changes one must give it another number."""
     with Ledger.open(tmp_path):
         pass
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     try:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
         found = {
             table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             for (table,) in connection.execute(
@@ -492,14 +547,17 @@ def test_the_schema_is_as_it_was_released(tmp_path: Path) -> None:
     finally:
         connection.close()
     assert found == {
-        "facts": ["name", "value"],
-        "batches": ["sequence", "content_id", "at", "labelled", "outcome", "record"],
+        "history": ["entry", "at"],
+        "facts": ["name", "entry", "value"],
+        "superseded": ["sequence", "until", "record"],
+        "batches": ["sequence", "entry", "content_id", "at", "labelled", "outcome", "record"],
         "versions": ["number", "version", "learnt", "pruned", "manifest"],
         "detector": ["version", "state"],
         "window": ["number", "sequence", "n_rows", "n_positive", "rows"],
         "scored": ["sequence", "n_rows", "n_waiting", "trusted", "rows"],
         "cursors": ["stream", "seed", "position", "number"],
-        "counters": ["name", "labels", "value"],
+        "counters": ["counter", "name", "labels"],
+        "totals": ["counter", "entry", "value"],
     }
 
 

@@ -24,8 +24,9 @@ from wine_drift.settings import (
 )
 
 NAMES = list(specification())
-SELFTEST, MODELS = (main.commands[name] for name in ("selftest", "models"))
+SELFTEST, MODELS, HISTORY = (main.commands[name] for name in ("selftest", "models", "history"))
 assert isinstance(SELFTEST, click.Group) and isinstance(MODELS, click.Group)
+assert isinstance(HISTORY, click.Group)
 BOUNDED = [
     (name, side, bound)
     for name, f in specification().items()
@@ -138,7 +139,7 @@ def test_reachable_from_the_environment(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_reachable_from_the_command_line(name: str) -> None:
     """Every setting is an option of a command, under the same name."""
-    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands}
+    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands, **HISTORY.commands}
     ordered = sorted(commands.items(), key=lambda item: item[0] != "run-batch")
     command = next(c for _, c in ordered if name in {p.name for p in c.params})
     arguments = []
@@ -155,7 +156,7 @@ def test_reachable_from_the_command_line(name: str) -> None:
 
 def test_no_option_without_a_setting() -> None:
     """Every command has --home, and no option shares a setting's name with another meaning."""
-    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands}
+    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands, **HISTORY.commands}
     for command in commands.values():
         names = {p.name for p in command.params}
         assert isinstance(command, click.Group) or command.name == "init" or "home" in names

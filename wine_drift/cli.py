@@ -56,6 +56,7 @@ JUDGING = (
     "accept",
     "retrain",
     "cooldown",
+    "label_wait",
 )
 
 JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")
@@ -134,6 +135,7 @@ def main() -> None:
     *KEEPING,
     "threads",
     *PUBLISHING,
+    "every",
     "dry_run",
     "json",
     "fail_on",
@@ -149,13 +151,14 @@ def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> N
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[RUN-BATCH OPTIONS]")
 @takes("every", "run_deadline")
-def schedule(options: tuple[str, ...], home: str | None, file: str | None, **own: Any) -> None:
+def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     """Run run-batch now and at regular intervals, each run in a process of its own."""
-    place = [*(["--home", home] if home else []), *(["--settings", file] if file else [])]
+    passed = {"--settings": file, "--home": own.pop("home"), "--every": own["every"]}
+    place = [word for flag, value in passed.items() if value for word in (flag, value)]
     arguments = [*place, *options]
     with run_batch_command.make_context("run-batch", list(arguments)) as ctx:  # mistakes now
         given = {k: v for k, v in ctx.params.items() if k in specification()}
-    settings = _settings(file, given | own)
+    settings = _settings(file, own | given)
     from wine_drift.scheduling import run_every
 
     command = [sys.executable, "-m", "wine_drift", "run-batch", *arguments]
@@ -436,10 +439,48 @@ def init(path: Path) -> None:
     click.echo(f"wrote {path}")
 
 
+@main.group()
+def history() -> None:
+    """The past, for a time series database that was not there."""
+
+
+@history.command("export")
+@takes("openmetrics", "since", "until", "step", "pipeline", "legacy_metrics")
+def history_export(file: str | None, **options: Any) -> None:
+    """Write every metric of the past to --openmetrics FILE, with its times."""
+    settings = _settings(file, options)
+    if settings.openmetrics is None:
+        raise SettingsError("no file to write to", remedy="name one with --openmetrics")
+    from wine_drift.history import export_history
+
+    told = export_history(settings, settings.openmetrics, progress=_bar)
+    click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
+
+
+@main.command()
+@takes("days", "scenario", "batch_rows", "seed", "openmetrics", "pipeline", "legacy_metrics")
+def demo(file: str | None, **options: Any) -> None:
+    """Fill an empty home with a simulated past of hourly batches, to have something to look at."""
+    settings = _settings(file, options)
+    from wine_drift.demo import make_demo
+    from wine_drift.history import export_history
+
+    made = make_demo(settings, progress=_bar)
+    if made:
+        _say("SIMULATED DATA: these are not measurements of real wines")
+        click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
+    else:
+        click.echo(f"{settings.home}: has a past already; nothing was changed")
+    if settings.openmetrics is not None:
+        told_before = not made and settings.openmetrics.exists()
+        told = export_history(settings, settings.openmetrics, progress=_bar, nothing=told_before)
+        click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
+
+
 @main.command()
 @takes("max_age")
 def health(file: str | None, **options: Any) -> None:
-    """Exit with 0 if the last run ended well and not too long ago, else with 7."""
+    """Exit with 0 if the last run ended well and not too many intervals ago, else with 7."""
     settings = _settings(file, options)
     from wine_drift.ledger import Ledger
 
@@ -451,10 +492,11 @@ def health(file: str | None, **options: Any) -> None:
         raise Unhealthy(
             f"the last run failed: {snapshot.run['outcome']}", remedy="see what it printed"
         )
-    age = time.time() - snapshot.last_success
-    if age > settings.max_age:
+    age, interval = time.time() - snapshot.last_success, snapshot.run["interval"]
+    if age > settings.max_age * interval:
         raise Unhealthy(
-            f"the last success is {age:.0f} s old, more than max_age = {settings.max_age:g} s",
+            f"the last success is {age:.0f} s old, more than max_age = {settings.max_age:g} times "
+            f"every = {interval:g} s",
             remedy="see whether the schedule still runs",
         )
     click.echo(f"healthy: the last success is {age:.0f} s old")

@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from wine_drift.policy import LOOP_TRIES
 from wine_drift.schema import CAUSES, FAULTS, SOURCE_FAULTS
 
 PREFIX = "wine_drift_"
@@ -25,6 +26,7 @@ PUSH_FAILURES = ("connection", "timeout", "rejected")
 RETRAIN_REASONS = ("drift_major", "quality_drop", "follow_up", "forced", "manual")
 RETRAIN_OUTCOMES = ("promoted", "rejected", "waiting", "failed")
 ACTIONS = ("keep", "hold", "retrain")
+QUANTILES = ("0.1", "0.5", "0.9")  # of each column in the record
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -38,6 +40,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_info": (("version", "algorithm"), "Champion; constant 1."),
     "model_trained_timestamp_seconds": ((), "When the champion was trained."),
     "model_training_rows": ((), "Rows that the champion was trained on."),
+    "schedule_interval_seconds": ((), "Longest expected time between the starts of two runs."),
     "last_run_timestamp_seconds": ((), "End of the last run."),
     "last_success_timestamp_seconds": ((), "End of the last run without an error."),
     "last_run_success": ((), "1 if the last run ended without an error, else 0."),
@@ -104,10 +107,18 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "feature_drift_severity": (("feature",), "Debiased population stability index of a column."),
     "feature_drift_psi": (("feature",), "Textbook index of the batch; grows as rows get fewer."),
     "feature_drifted": (("feature",), "1 if a column has both evidence and severity, else 0."),
+    "feature_quantile": (
+        ("feature", "dataset", "q"),
+        "Quantiles of a column, in the feature's unit: current batch, and reference.",
+    ),
     "drift_severity_threshold": (("level",), "Severity that makes evidence drift, or major."),
     "drifted_features_ratio": ((), "Share of columns that drifted."),
     "decision": (("action",), "1 for the action that was decided on, else 0."),
     "waiting_for_labels": ((), "1 if retraining waits for labels, else 0."),
+    "waiting_for_labels_since_timestamp_seconds": ((), "Since when retraining waits for labels."),
+    "label_wait_threshold_seconds": ((), "Time from which waiting for labels takes too long."),
+    "recent_retrains": ((), "Challengers that alarms led to in the last 20 batches."),
+    "recent_retrains_threshold": ((), "More of these than this are a loop."),
     "last_retrain_timestamp_seconds": ((), "When a challenger was last tried."),
     "last_retrain_gain": (("recipe",), "Mean gain in log loss on the rows of the gate."),
     "last_retrain_pvalue": (("recipe",), "P-value of that gain, paired and one-sided."),
@@ -150,6 +161,8 @@ class Snapshot:
     labelled: Mapping[str, Any] | None = None  # of the last one with a label
     decision: Mapping[str, Any] | None = None  # the last one, of a batch or of late labels
     waiting: Mapping[str, float] = field(default_factory=dict)  # batches, rows, oldest_at
+    waiting_since: float | None = None  # Unix time since when retraining waits for labels
+    recent_retrains: int = 0  # tries that alarms led to, in the last LOOP_BATCHES batches
     champion: Mapping[str, Any] | None = None  # its manifest
     run: Mapping[str, Any] | None = None  # finished_at, success, duration, stages, ...
     power: Mapping[str, Any] | None = None  # what `selftest power` found for the champion
@@ -208,7 +221,7 @@ def exposition(
     pipeline : str
         Label of every sample; together with the job it is the grouping key of the Pushgateway.
     version : str
-        Of wine-drift.
+        Of wine-drift, for as long as there was no run.
     legacy : bool
         Also `logloss_gaude`, `auc_gaude` and `count_batch`.
 
@@ -222,7 +235,8 @@ def exposition(
     trained = snapshot.champion or {}
     dataset = (snapshot.run or trained).get("dataset", "")
     lightgbm = trained.get("libraries", {}).get("lightgbm", "")
-    out.gauge("build_info", 1, version, python_version(), lightgbm, dataset)
+    ran = snapshot.run or {"version": version, "python_version": python_version()}
+    out.gauge("build_info", 1, ran["version"], ran["python_version"], lightgbm, dataset)
     _counters(out, snapshot.counters)
     if snapshot.champion is not None:
         _champion(out, snapshot.champion)
@@ -244,6 +258,10 @@ def exposition(
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
         decision = snapshot.decision or snapshot.record["decision"]
         out.gauge("waiting_for_labels", "waiting_for_labels" in decision["reasons"])
+        out.gauge("waiting_for_labels_since_timestamp_seconds", snapshot.waiting_since)
+        out.gauge("label_wait_threshold_seconds", snapshot.record["thresholds"]["label_wait"])
+        out.gauge("recent_retrains", snapshot.recent_retrains)
+        out.gauge("recent_retrains_threshold", LOOP_TRIES)
         for action in ACTIONS:
             out.gauge("decision", action == decision["action"], action)
     if snapshot.power is not None:
@@ -292,6 +310,7 @@ def _reference(out: _Families, measures: Mapping[str, float | None]) -> None:
 
 
 def _run(out: _Families, run: Mapping[str, Any]) -> None:
+    out.gauge("schedule_interval_seconds", run["interval"])
     out.gauge("last_run_timestamp_seconds", run["finished_at"])
     out.gauge("last_run_success", run["success"])
     out.gauge("last_run_duration_seconds", run["duration"])
@@ -401,5 +420,8 @@ def _drift(out: _Families, drift: Mapping[str, Any], thresholds: Mapping[str, fl
         out.gauge("feature_drift_evidence", feature["log10_evidence"], feature["name"])
         out.gauge("feature_drifted", feature["drifted"], feature["name"])
         out.gauge("feature_reliance_ratio", feature["reliance"], feature["name"])
+        for dataset, key in (("current", "quantiles"), ("reference", "reference_quantiles")):
+            for q, value in zip(QUANTILES, feature[key], strict=True):
+                out.gauge("feature_quantile", value, feature["name"], dataset, q)
     drifted = [feature["drifted"] for feature in drift["features"]]
     out.gauge("drifted_features_ratio", sum(drifted) / len(drifted))

@@ -74,7 +74,7 @@ def add_labels(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("add-labels has no dry run", remedy="try it on a copy of the home")
-    with open_home(settings) as ledger:
+    with open_home(settings, now=now) as ledger:
         record = ledger.find(run) if run else None
         if record is None:
             raise SettingsError(

@@ -1,6 +1,8 @@
 """The ledger is the truth: one SQLite file, one transaction a batch. The only importer of sqlite3.
 
-What is not committed did not happen; what is committed happened once, whatever crashed.
+What is not committed did not happen; what is committed happened once, whatever crashed. Nothing
+that is published is overwritten: each transaction is an entry of the history, and facts, totals and
+records keep the entry that they date from. So what was published can be told as of any entry.
 """
 
 from __future__ import annotations
@@ -9,24 +11,31 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wine_drift.errors import StateUnreadable
 from wine_drift.exposition import Labels, Snapshot
-from wine_drift.policy import Change
+from wine_drift.policy import FORCED, LOOP_BATCHES, MANUAL, Change
 
 if TYPE_CHECKING:
     from wine_drift.rows import LabelledRows, ScoredRows
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+_NEWEST = 2**63 - 1  # beyond every entry
+_ENTRY = "(SELECT max(entry) FROM history)"  # of the transaction in hand
 _RESTORE = "restore the file from a backup, or start another --home"
 _SCHEMA = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE history (entry INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
+CREATE TABLE facts (
+    name TEXT NOT NULL, entry INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name, entry)
+) WITHOUT ROWID;
 CREATE TABLE batches (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    entry INTEGER NOT NULL,
     content_id TEXT NOT NULL UNIQUE,
     at REAL NOT NULL,
     labelled INTEGER NOT NULL,
@@ -34,6 +43,10 @@ CREATE TABLE batches (
     record TEXT NOT NULL
 );
 CREATE INDEX labelled_batches ON batches (sequence) WHERE labelled > 0;
+CREATE TABLE superseded (
+    sequence INTEGER NOT NULL, until INTEGER NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (sequence, until)
+);
 CREATE TABLE versions (
     number INTEGER PRIMARY KEY,
     version TEXT NOT NULL UNIQUE,
@@ -56,8 +69,12 @@ CREATE TABLE cursors (
     number INTEGER NOT NULL
 );
 CREATE TABLE counters (
-    name TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, labels)
+    counter INTEGER PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, UNIQUE (name, labels)
 );
+CREATE TABLE totals (
+    counter INTEGER NOT NULL, entry INTEGER NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (counter, entry)
+) WITHOUT ROWID;
 """
 
 
@@ -107,9 +124,12 @@ class Commit:
 class Ledger:
     """An open ledger."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, now: Callable[[], float]
+    ) -> None:
         self._connection = connection
         self._path = path
+        self._now = now
 
     @staticmethod
     def exists(home: Path) -> bool:
@@ -118,10 +138,13 @@ class Ledger:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, home: Path, *, read_only: bool = False) -> Iterator[Ledger]:
+    def open(
+        cls, home: Path, *, read_only: bool = False, now: Callable[[], float] = time.time
+    ) -> Iterator[Ledger]:
         """Open the ledger of a home, and make it if need be.
 
         With `read_only` nothing is made or changed: a ledger that is not there reads as empty.
+        `now` dates what is written, in Unix time.
 
         Raises
         ------
@@ -138,7 +161,7 @@ class Ledger:
                 path.touch(mode=0o600)
                 connection = sqlite3.connect(path, timeout=10)
             connection.isolation_level = None  # transactions are begun and ended below, by name
-            ledger = cls(connection, path)
+            ledger = cls(connection, path, now)
         try:
             with _told(path):
                 ledger._prepare()
@@ -213,30 +236,23 @@ class Ledger:
 
     def champion(self) -> dict[str, Any] | None:
         """Manifest of the champion, or None before the first training."""
-        return self._json(
-            "SELECT manifest FROM versions WHERE version ="
-            " (SELECT value FROM facts WHERE name = 'champion')"
-        )
+        return self._manifest(self._known("champion"))
 
     def champion_since(self) -> int:
         """Number of the batch at which one champion took over from another; 0: none did yet."""
-        return int(self._one("SELECT value FROM facts WHERE name = 'swapped'") or 0)
+        return int(self._known("swapped") or 0)
 
     def learnt(self, version: str | None = None) -> int:
         """Entry of the window up to which a version has learnt; None: the champion.
 
         What was labelled later is new to it, whatever batch it belongs to.
         """
-        found = self._one(
-            "SELECT learnt FROM versions WHERE version ="
-            " coalesce(?, (SELECT value FROM facts WHERE name = 'champion'))",
-            version,
-        )
-        return int(found or 0)
+        wanted = version or self._known("champion")
+        return int(self._one("SELECT learnt FROM versions WHERE version = ?", wanted) or 0)
 
     def change(self) -> Change | None:
         """The change that retraining is at work on."""
-        return Change.from_dict(self._json("SELECT value FROM facts WHERE name = 'change'"))
+        return Change.from_dict(self._fact("change"))
 
     def detector(self, version: str) -> dict[str, Any] | None:
         """State of a version's detector; None before its first batch."""
@@ -303,38 +319,47 @@ class Ledger:
         """When a batch was recorded, as Unix time."""
         return float(self._one("SELECT at FROM batches WHERE sequence = ?", sequence))
 
-    def snapshot(self) -> Snapshot:
-        """What is published."""
+    def history(self) -> list[tuple[int, float]]:
+        """Every entry, oldest first, and its Unix time."""
+        with _told(self._path):
+            return self._connection.execute(
+                "SELECT entry, at FROM history ORDER BY entry"
+            ).fetchall()
+
+    def snapshot(self, entry: int = _NEWEST) -> Snapshot:
+        """What is published, or what was as of an entry of the history."""
         with _told(self._path):
             counters = {
                 (name, tuple(map(tuple, json.loads(labels)))): value
                 for name, labels, value in self._connection.execute(
-                    "SELECT name, labels, value FROM counters"
+                    "SELECT name, labels, (SELECT value FROM totals"
+                    "  WHERE counter = counters.counter AND entry <= ? ORDER BY entry DESC LIMIT 1)"
+                    " AS value FROM counters WHERE value IS NOT NULL",
+                    (entry,),
                 )
             }
+        last, champion = self._known("batch", entry), self._known("champion", entry)
+        power = self._fact("power", entry)
         return Snapshot(
             counters=counters,
-            record=self._json(
-                "SELECT record FROM batches WHERE outcome = 'processed'"
-                " ORDER BY sequence DESC LIMIT 1"
-            ),
-            labelled=self._json(
-                "SELECT record FROM batches WHERE labelled > 0 ORDER BY sequence DESC LIMIT 1"
-            ),
-            decision=self._json("SELECT value FROM facts WHERE name = 'decision'"),
-            waiting=self._waiting(),
-            champion=self.champion(),
-            run=self._json("SELECT value FROM facts WHERE name = 'run'"),
-            power=self._power(),
-            last_success=float(self._one("SELECT value FROM facts WHERE name = 'success'") or 0),
-            retraining=self._json("SELECT value FROM facts WHERE name = 'retraining'"),
+            record=self._record(last, entry),
+            labelled=self._record(self._known("labelled", entry), entry),
+            decision=self._fact("decision", entry),
+            waiting=self._fact("waiting", entry) or {},
+            waiting_since=self._fact("waiting_since", entry),
+            recent_retrains=0 if last is None else self._recent_retrains(int(last), entry),
+            champion=self._manifest(champion),
+            run=self._fact("run", entry),
+            power=power if power is not None and power["version"] == champion else None,
+            last_success=float(self._known("success", entry) or 0),
+            retraining=self._fact("retraining", entry),
         )
 
     # --- writing ---
 
     def commit_champion(self, manifest: Mapping[str, Any], cursor: Cursor | None) -> None:
         """Record a version trained outside a batch, and the table rows that it used up."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._add_version(execute, manifest)
             self._serve(execute, manifest["version"])
             if cursor is not None:
@@ -344,7 +369,7 @@ class Ledger:
         self, promoted: Mapping[str, Any] | None, retraining: Mapping[str, Any], *, at: float
     ) -> None:
         """Record a challenger tried by hand, and its promotion if it won."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._tried(execute, retraining, at)
             if promoted is not None:
                 self._add_version(execute, promoted)
@@ -352,18 +377,18 @@ class Ledger:
 
     def commit_version(self, manifest: Mapping[str, Any], *, learnt: int) -> None:
         """Record a version that was made elsewhere; it does not serve yet."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._add_version(execute, manifest, learnt=learnt)
 
     def commit_champion_again(self, version: str, change: Change | None) -> None:
         """Let a version serve that is known already; its detector is as it left it."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._serve(execute, version)
             self._change(execute, change)
 
     def commit_pruned(self, versions: Iterable[str]) -> None:
         """Record that the files of versions are going to be removed."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             for version in versions:
                 execute("UPDATE versions SET pruned = 1 WHERE version = ?", (version,))
                 execute("DELETE FROM detector WHERE version = ?", (version,))
@@ -378,15 +403,22 @@ class Ledger:
         """Record a batch, or its late labels, and everything that follows from it, or nothing."""
         record, at = json.dumps(commit.record), commit.at
         labelled = (commit.record.get("batch") or {}).get("labelled", 0)
-        with self._transaction() as execute:
+        with self._entry() as execute:
             sequence = commit.sequence
             if sequence is None:
                 sequence = execute(
-                    "INSERT INTO batches (content_id, at, labelled, outcome, record)"
-                    " VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO batches (entry, content_id, at, labelled, outcome, record)"
+                    f" VALUES ({_ENTRY}, ?, ?, ?, ?, ?)",
                     (commit.content_id, at, labelled, commit.outcome, record),
                 ).lastrowid
+                if commit.outcome == "processed":
+                    self._tell(execute, "batch", sequence)
             else:
+                execute(
+                    "INSERT INTO superseded"
+                    f" SELECT sequence, {_ENTRY}, record FROM batches WHERE sequence = ?",
+                    (sequence,),
+                )
                 execute(
                     "UPDATE batches SET labelled = ?, record = ? WHERE sequence = ?",
                     (labelled, record, sequence),
@@ -418,12 +450,13 @@ class Ledger:
                     (sequence, len(scored), scored.n_waiting, commit.trusted, scored.to_bytes()),
                 )
             self._forget(execute, bounds)
+            self._tell_of_labels(execute)
             if commit.promoted is not None:
                 self._add_version(execute, commit.promoted)
                 self._serve(execute, commit.promoted["version"])
             self._change(execute, commit.change)
             if commit.decision is not None:
-                self._fact(execute, "decision", json.dumps(commit.decision))
+                self._decided(execute, commit.decision, at)
             if commit.retraining is not None:
                 self._tried(execute, commit.retraining, at)
             if commit.run is not None:
@@ -431,23 +464,18 @@ class Ledger:
 
     def record_run(self, run: Mapping[str, Any]) -> None:
         """Record a run that changed nothing else."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._finish(execute, run)
 
     def add(self, name: str, labels: Labels, amount: float = 1) -> None:
         """Add to a counter outside a batch."""
-        with self._transaction() as execute:
+        with self._entry() as execute:
             self._count(execute, name, labels, amount)
 
     def record_power(self, found: Mapping[str, Any]) -> None:
         """Keep what `selftest power` found; it is published while its version is champion."""
-        with self._transaction() as execute:
-            self._fact(execute, "power", json.dumps(found))
-
-    def _power(self) -> dict[str, Any] | None:
-        found = self._json("SELECT value FROM facts WHERE name = 'power'")
-        version = self._one("SELECT value FROM facts WHERE name = 'champion'")
-        return found if found is not None and found["version"] == version else None
+        with self._entry() as execute:
+            self._tell(execute, "power", json.dumps(found))
 
     def _add_version(
         self, execute: Any, manifest: Mapping[str, Any], learnt: int | None = None
@@ -461,17 +489,14 @@ class Ledger:
 
     def _serve(self, execute: Any, version: str) -> None:
         """Let a version serve from the next batch on."""
-        before = self._one("SELECT value FROM facts WHERE name = 'champion'")
-        self._fact(execute, "champion", version)
+        before = self._known("champion")
+        self._tell(execute, "champion", version)
         self._change(execute, None)  # it is answered
         if before is not None:
-            self._fact(execute, "swapped", self.next_sequence() - 1)
+            self._tell(execute, "swapped", self.next_sequence() - 1)
 
     def _change(self, execute: Any, change: Change | None) -> None:
-        if change is None:
-            execute("DELETE FROM facts WHERE name = 'change'")
-        else:
-            self._fact(execute, "change", json.dumps(change.to_dict()))
+        self._tell(execute, "change", json.dumps(None if change is None else change.to_dict()))
 
     def _forget(self, execute: Any, bounds: Bounds) -> None:
         """Drop what is too old or too much; the newest batch is never too much."""
@@ -484,29 +509,40 @@ class Ledger:
                 (oldest, most),
             )
 
-    def _waiting(self) -> dict[str, float]:
-        """Batches and rows whose labels may come, and when the oldest of them was recorded."""
-        with _told(self._path):
-            batches, rows, oldest = self._connection.execute(
-                "SELECT count(*), coalesce(sum(n_waiting), 0), coalesce(min(at), 0) FROM scored"
-                " JOIN batches USING (sequence) WHERE n_waiting > 0"
-            ).fetchone()
-        return {"batches": batches, "rows": rows, "oldest_at": oldest}
+    def _tell_of_labels(self, execute: Any) -> None:
+        """The last batch with labels; what is still to come, and since when."""
+        labelled = self._one("SELECT max(sequence) FROM batches WHERE labelled > 0")
+        if labelled is not None:
+            self._tell(execute, "labelled", labelled)
+        batches, rows, oldest = execute(
+            "SELECT count(*), coalesce(sum(n_waiting), 0), coalesce(min(at), 0) FROM scored"
+            " JOIN batches USING (sequence) WHERE n_waiting > 0"
+        ).fetchone()
+        waiting = {"batches": batches, "rows": rows, "oldest_at": oldest}
+        self._tell(execute, "waiting", json.dumps(waiting))
+
+    def _decided(self, execute: Any, decision: Mapping[str, Any], at: float) -> None:
+        self._tell(execute, "decision", json.dumps(decision))
+        since = self._fact("waiting_since") or at  # a wait goes on until a decision without one
+        waits = "waiting_for_labels" in decision["reasons"]
+        self._tell(execute, "waiting_since", json.dumps(since if waits else None))
 
     def _tried(self, execute: Any, part: Mapping[str, Any], at: float) -> None:
         labels = (("reason", part["reason"]), ("outcome", part["outcome"]))
         self._count(execute, "retrains", labels, 1)
         if part["outcome"] != "waiting":  # then nothing was tried
-            self._fact(execute, "retraining", json.dumps({"at": at, "gate": part["gate"]}))
+            told = {"at": at, "reason": part["reason"], "gate": part["gate"]}
+            self._tell(execute, "retraining", json.dumps(told))
 
     def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
-        self._fact(execute, "run", json.dumps(run))
+        self._tell(execute, "run", json.dumps(run))
         if run["success"]:
-            self._fact(execute, "success", run["finished_at"])
+            self._tell(execute, "success", run["finished_at"])
 
-    @staticmethod
-    def _fact(execute: Any, name: str, value: object) -> None:
-        execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, str(value)))
+    def _tell(self, execute: Any, name: str, value: object) -> None:
+        """Let a fact be known from this entry on; one that is known already takes no room."""
+        if self._known(name) != str(value):
+            execute(f"INSERT OR REPLACE INTO facts VALUES (?, {_ENTRY}, ?)", (name, str(value)))
 
     @staticmethod
     def _advance(execute: Any, cursor: Cursor) -> None:
@@ -517,13 +553,60 @@ class Ledger:
 
     @staticmethod
     def _count(execute: Any, name: str, labels: Labels, amount: float) -> None:
+        key = (name, json.dumps(labels))
+        execute("INSERT OR IGNORE INTO counters (name, labels) VALUES (?, ?)", key)
         execute(
-            "INSERT INTO counters VALUES (?, ?, ?)"
-            " ON CONFLICT (name, labels) DO UPDATE SET value = value + excluded.value",
-            (name, json.dumps(labels), amount),
+            f"INSERT OR REPLACE INTO totals SELECT counter, {_ENTRY}, ? + coalesce((SELECT value"
+            "  FROM totals WHERE counter = counters.counter ORDER BY entry DESC LIMIT 1), 0)"
+            " FROM counters WHERE name = ? AND labels = ?",
+            (amount, *key),
         )
 
+    # --- what was known as of an entry ---
+
+    def _known(self, name: str, entry: int = _NEWEST) -> str | None:
+        """A fact as it was kept."""
+        query = "SELECT value FROM facts WHERE name = ? AND entry <= ? ORDER BY entry DESC LIMIT 1"
+        value: str | None = self._one(query, name, entry)
+        return value
+
+    def _fact(self, name: str, entry: int = _NEWEST) -> Any:
+        """A fact that was kept as JSON; None if it is not known."""
+        value = self._known(name, entry)
+        return None if value is None else self._parsed(value)
+
+    def _record(self, sequence: str | None, entry: int) -> dict[str, Any] | None:
+        """The record of a batch, before late labels that came after the entry."""
+        return self._json(
+            "SELECT coalesce((SELECT record FROM superseded WHERE sequence = batches.sequence"
+            "  AND until > ? ORDER BY until LIMIT 1), record) FROM batches WHERE sequence = ?",
+            entry,
+            sequence,
+        )
+
+    def _manifest(self, version: str | None) -> dict[str, Any] | None:
+        return self._json("SELECT manifest FROM versions WHERE version = ?", version)
+
+    def _recent_retrains(self, last: int, entry: int) -> int:
+        """Challengers that alarms led to, in the last batches up to that one."""
+        with _told(self._path):
+            tries = self._connection.execute(
+                "SELECT value FROM facts WHERE name = 'retraining' AND entry <= ?"
+                " AND entry >="
+                "  (SELECT entry FROM batches WHERE sequence > ? ORDER BY sequence LIMIT 1)",
+                (entry, last - LOOP_BATCHES),
+            ).fetchall()
+        asked_for = (FORCED, MANUAL)
+        return sum(self._parsed(value)["reason"] not in asked_for for (value,) in tries)
+
     # --- SQLite ---
+
+    @contextlib.contextmanager
+    def _entry(self) -> Iterator[Any]:
+        """A transaction that is an entry of the history."""
+        with self._transaction() as execute:
+            execute("INSERT INTO history (at) VALUES (?)", (self._now(),))
+            yield execute
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:

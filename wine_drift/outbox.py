@@ -17,10 +17,10 @@ from wine_drift.settings import Settings
 JOB = "wine_drift"
 
 
-def families(settings: Settings, ledger: Ledger) -> list[Metric]:
-    """Every metric family, from the ledger alone."""
+def families(settings: Settings, ledger: Ledger, entry: int | None = None) -> list[Metric]:
+    """Every metric family, from the ledger alone; as of an entry of its history if one is given."""
     return exposition(
-        ledger.snapshot(),
+        ledger.snapshot() if entry is None else ledger.snapshot(entry),
         pipeline=settings.pipeline,
         version=version("wine-drift"),
         legacy=settings.legacy_metrics,

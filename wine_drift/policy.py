@@ -13,6 +13,8 @@ DRIFT_REASONS = {
 }
 QUALITY_REASONS = {"warn": "quality_warn", "minor": "quality_minor", "drop": "quality_drop"}
 FOLLOW_UP, FORCED, MANUAL = "follow_up", "forced", "manual"
+# Rows double from try to try, so a change is tried at most five times in 20 batches of one size.
+LOOP_BATCHES, LOOP_TRIES = 20, 6
 FOLLOW_UPS = 3  # tries after a promotion, at 2, 4 and 8 times the rows that it was based on
 
 

@@ -278,6 +278,7 @@ def thresholds_part(
     severity_major: float,
     max_set_aside: float,
     log_loss: float,
+    label_wait: float,
 ) -> dict[str, float]:
     """The very numbers that the decision used."""
     return {
@@ -287,6 +288,7 @@ def thresholds_part(
         "severity_major": severity_major,
         "max_set_aside": max_set_aside,
         "log_loss": log_loss,
+        "label_wait": label_wait,
     }
 
 

@@ -171,6 +171,8 @@ def concatenate(parts: Iterable[LabelledRows], n_features: int) -> LabelledRows:
 
 
 def _among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+    for column in range(rows.shape[1]):  # sorting only those that can be the same: far fewer
+        others = others[np.isin(others[:, column], rows[:, column])]
     _, numbers = np.unique(np.concatenate([rows, others]), axis=0, return_inverse=True)
     numbers = np.asarray(numbers).ravel()
     return np.isin(numbers[: len(rows)], numbers[len(rows) :])

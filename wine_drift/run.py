@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import numpy as np
@@ -99,7 +101,7 @@ def run_batch(
             report = run.process(batch)
             run.tell_if_simulated()
             return report
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         try:
             report = run.process(batch)
@@ -130,7 +132,7 @@ def train_now(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("train has no dry run", remedy="try it in another --home")
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         record = run.train()
         run.tell_if_simulated()
@@ -308,6 +310,7 @@ class _Run:
                 severity_major=settings.severity_major,
                 max_set_aside=settings.max_set_aside,
                 log_loss=LOG_LOSS_RISE * champion.manifest["out_of_fold"]["log_loss"],
+                label_wait=settings.label_wait,
             ),
         )
 
@@ -524,6 +527,9 @@ class _Run:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "finished_at": self.now(),
+            "version": version("wine-drift"),
+            "python_version": python_version(),
+            "interval": self.settings.every,
             "success": success,
             "outcome": outcome,
             "duration": time.monotonic() - self.started,

@@ -90,7 +90,11 @@ class Settings:
         high=0.95,
     )
     seed: int = _key("seed of the stream's order, of simulation and of training", 0, low=0)
-    scenario: str = _key("drift laid on the stream, to try things out", "none", choices=SCENARIOS)
+    scenario: str = _key(
+        "drift laid on the stream, to try things out; or several, such as switch@10,label_flip@20",
+        "none",
+        choices=SCENARIOS,
+    )
     scenario_start: int = _key("first batch of the stream that the scenario touches", 0, low=0)
     scenario_feature: str | None = _key("feature that the scenario touches (default: the last one)")
 
@@ -141,6 +145,9 @@ class Settings:
         "batches after which rows are forgotten, and labels come too late", 1_000, low=1
     )
     waiting_rows: int = _key("scored rows kept until their labels come", 1_000_000, low=100)
+    label_wait: float = _key(
+        "seconds that retraining may wait for labels before that is an alert", 604_800.0, low=1
+    )
     row_id: str | None = _key("column of batch files that names each row; add-labels goes by it")
     threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
 
@@ -171,11 +178,20 @@ class Settings:
     repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
     horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
     every: float = _key(
-        "schedule: seconds from the start of one run to the next",
+        "seconds from the start of one run to the next; alerts and health go by it",
         900.0,
         low=1,
     )
     run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
+    openmetrics: Path | None = _key("history export, demo: file to write the past to")
+    since: str | None = _key("history export: from when on, such as 2026-11-23T06:00 (UTC)")
+    until: str | None = _key("history export: up to when (default: now)")
+    step: float = _key(
+        "history export: seconds after which a value is repeated; Prometheus forgets it after 300",
+        240.0,
+        low=1,
+    )
+    days: float = _key("demo: days of hourly batches", 91.0, low=0.1, high=400)
     last: int = _key("status: batches to show", 15, low=1)
     batches: int = _key("simulate: batch files to write", 1, low=1)
     out: Path | None = _key("simulate: folder to write to; models export: file to write")
@@ -185,7 +201,7 @@ class Settings:
         low=1,
     )
     url: str | None = _key("fetch-data: another place that has the same file")
-    max_age: float = _key("health: oldest acceptable last success, in seconds", 86_400.0, low=1)
+    max_age: float = _key("health: oldest acceptable last success, in intervals", 2.0, low=0.001)
 
     @property
     def limits(self) -> Limits:
@@ -193,6 +209,23 @@ class Settings:
         from wine_drift.detector import Limits
 
         return Limits(self.budget, self.severity_drift, self.severity_major, self.min_rows)
+
+
+def scenarios(text: str, start: int) -> list[tuple[str, int]]:
+    """Scenarios that are laid on a stream, and the batch from which on each of them is.
+
+    >>> scenarios("switch,stuck@20", 5)
+    [('switch', 5), ('stuck', 20)]
+    """
+    found = []
+    for part in text.split(","):
+        name, _, first = part.strip().partition("@")
+        if name not in SCENARIOS or (first and not (first.isascii() and first.isdecimal())):
+            raise ValueError(
+                f"{part!r} is none of {', '.join(SCENARIOS)}, nor one of them with @ and a batch"
+            )
+        found.append((name, int(first) if first else start))
+    return found
 
 
 def specification() -> dict[str, Field[Any]]:
@@ -346,7 +379,9 @@ def _parse(name: str, raw: Any) -> Any:
     if not isinstance(raw, str | Path) or not str(raw).strip() or "\0" in str(raw):
         raise ValueError(f"{raw!r} is not {'a path' if wanted is Path else 'a text'}")
     if metadata["choices"] and raw not in metadata["choices"]:
-        raise ValueError(f"{raw!r} is none of {', '.join(metadata['choices'])}")
+        if name != "scenario":
+            raise ValueError(f"{raw!r} is none of {', '.join(metadata['choices'])}")
+        scenarios(str(raw), 0)
     if wanted is not Path:
         return raw
     try:

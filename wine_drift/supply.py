@@ -21,7 +21,7 @@ from wine_drift.profile import Floats
 from wine_drift.rows import LabelledRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened, screen
-from wine_drift.settings import Settings
+from wine_drift.settings import Settings, scenarios
 from wine_drift.tables import read_table
 
 SIMULATED = "simulated"
@@ -85,7 +85,7 @@ class Table:
     def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
         """Rows of a claimed batch, with the scenario laid on them."""
         chosen = self._order(cursor.seed)[claim.start : claim.stop]
-        if not _scenario_runs(self._settings, claim.number):
+        if not _laid(self._settings, claim.number):
             return self._frame.iloc[chosen].reset_index(drop=True)
         target = self._screened.target
         return _with_scenario(
@@ -146,11 +146,11 @@ class Simulated:
     def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
         """Rows of a claimed batch, with the scenario laid on them."""
         n_rows = claim.stop
-        runs = _scenario_runs(self._settings, claim.number)
+        laid = _laid(self._settings, claim.number)
         # "more_good" drops rows: draw enough for a full batch to be left
-        surplus = 2 if runs and self._settings.scenario == "more_good" else 1
+        surplus = 2 ** sum(name == "more_good" for name, _ in laid)
         frame = self._draw(surplus * n_rows, (1, claim.number))
-        if runs:
+        if laid:
             healthy = self._draw(SIMULATED_TRAINING_ROWS, (0,))
             frame = _with_scenario(
                 frame[list(self._schema.feature_names)].to_numpy(),
@@ -243,8 +243,10 @@ def _screened_table(path: Path, frame: pd.DataFrame, schema: Schema) -> Screened
         raise TableError(f"{path}: {error}", remedy=error.remedy) from error
 
 
-def _scenario_runs(settings: Settings, number: int) -> bool:
-    return settings.scenario != "none" and number >= settings.scenario_start
+def _laid(settings: Settings, number: int) -> list[tuple[str, int]]:
+    """Scenarios that a batch of the stream shows, and since which batch."""
+    found = scenarios(settings.scenario, settings.scenario_start)
+    return [(name, start) for name, start in found if name != "none" and number >= start]
 
 
 def _with_scenario(
@@ -256,18 +258,20 @@ def _with_scenario(
     number: int,
     healthy: Floats,
 ) -> pd.DataFrame:
+    rng = np.random.default_rng([settings.seed, 2, number])
     try:
-        features, target = simulate.lay_scenario(
-            settings.scenario,
-            features,
-            target,
-            step=number - settings.scenario_start,
-            schema=schema,
-            feature=settings.scenario_feature or schema.feature_names[-1],
-            centre=np.nanmedian(healthy, axis=0),
-            spread=np.nanstd(healthy, axis=0),
-            rng=np.random.default_rng([settings.seed, 2, number]),
-        )
+        for scenario, start in _laid(settings, number):
+            features, target = simulate.lay_scenario(
+                scenario,
+                features,
+                target,
+                step=number - start,
+                schema=schema,
+                feature=settings.scenario_feature or schema.feature_names[-1],
+                centre=np.nanmedian(healthy, axis=0),
+                spread=np.nanstd(healthy, axis=0),
+                rng=rng,
+            )
     except ValueError as error:
         raise SettingsError(str(error), remedy="correct the scenario settings") from error
     return _frame(features, target, schema)

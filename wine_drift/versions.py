@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def diff(settings: Settings, old: str | None = None, new: str | None = None) -> 
 
 
 @contextlib.contextmanager
-def open_home(settings: Settings) -> Iterator[Ledger]:
+def open_home(settings: Settings, *, now: Callable[[], float] = time.time) -> Iterator[Ledger]:
     """Open the ledger of a home that there is, to change it, under the lock.
 
     Raises
@@ -147,7 +148,7 @@ def open_home(settings: Settings) -> Iterator[Ledger]:
     AlreadyRunning
     """
     _check_home(settings)
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
         yield ledger
 
 

@@ -10,15 +10,17 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import HTTPSHandler, ProxyHandler, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 import pytest
 
 HERE = Path(__file__).parent
+COMPOSE = HERE.parents[1] / "compose"
 STACK = "needs Debian's prometheus and prometheus-pushgateway"
 
 
@@ -112,6 +114,16 @@ class Pushgateway(Server):
 class Prometheus(Server):
     """A Prometheus that scrapes one gateway every second."""
 
+    def ask(self, path: str, **parameters: object) -> dict[str, Any]:
+        """GET from its API and read the whole answer, refusals too."""
+        try:
+            text = get(f"{self.url}/api/v1/{path}?{urlencode(parameters)}")
+        except HTTPError as error:
+            with error:
+                text = error.read().decode()
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
     def query(self, promql: str) -> list[dict[str, Any]]:
         """Evaluate now: a list of {"metric": labels, "value": float}."""
         answer = json.loads(get(f"{self.url}/api/v1/query?{urlencode({'query': promql})}"))
@@ -119,6 +131,15 @@ class Prometheus(Server):
             {"metric": row["metric"], "value": float(row["value"][1])}
             for row in answer["data"]["result"]
         ]
+
+    def at(self, promql: str, moment: float) -> dict[tuple[tuple[str, str], ...], float]:
+        """Evaluate at a Unix time: labels, sorted -> value."""
+        query = urlencode({"query": promql, "time": f"{moment:.3f}"})
+        answer = json.loads(get(f"{self.url}/api/v1/query?{query}"))
+        return {
+            tuple(sorted(row["metric"].items())): float(row["value"][1])
+            for row in answer["data"]["result"]
+        }
 
     def wait_for(
         self,
@@ -188,10 +209,125 @@ def prometheus(pushgateway: Pushgateway, tmp_path: Path) -> Iterator[Prometheus]
         server.stop()
 
 
+@pytest.fixture
+def past(tmp_path: Path, promtool: str) -> Iterator[Callable[..., Prometheus]]:
+    """Start a Prometheus on files of OpenMetrics text and nothing else: `past(file, ...)`."""
+    started: list[Prometheus] = []
+
+    def start(*files: Path) -> Prometheus:
+        config, storage = tmp_path / "nothing.yml", tmp_path / f"tsdb{len(started)}"
+        config.write_text("{}")
+        for file in files:
+            command = (promtool, "tsdb", "create-blocks-from", "openmetrics", file, storage)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        options = (f"--config.file={config}", f"--storage.tsdb.path={storage}")
+        started.append(Prometheus(tmp_path, find("prometheus"), *options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """Path of promtool."""
     return find("promtool")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Servers with the configuration of compose/ and a past, from `start` on."""
+
+    home: Path
+    start: float
+    pushgateway: Pushgateway
+    alertmanager: Server
+    prometheus: Prometheus
+
+
+@pytest.fixture(scope="session")
+def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Iterator[Stack]:
+    """The whole stack but Grafana, with a past of 38 hours and something of everything.
+
+    The past is a demo with two drifts and their retrainings, then a batch whose source is at fault.
+    What is pushed live is a drifted batch without labels, after a push that the gateway refused.
+    """
+    # Here, as they load LightGBM.
+    from wine_drift.dataset import load_schema
+    from wine_drift.demo import HOUR, make_demo
+    from wine_drift.history import export_history
+    from wine_drift.ledger import Ledger
+    from wine_drift.run import run_batch
+    from wine_drift.settings import Settings
+    from wine_drift.supply import write_simulated
+
+    folder, now = tmp_path_factory.mktemp("stack"), time.time()
+    settings = Settings(
+        home=folder / "home", source="simulated", every=HOUR, days=1.5, rounds=20, threads=1
+    )
+    settings = replace(settings, legacy_metrics=True, scenario_feature="alcohol", seed=1)
+
+    def batch(scenario: str) -> Path:
+        drawn = replace(settings, scenario=scenario)
+        (path,) = write_simulated(drawn, load_schema(None), n_batches=1, out=folder)
+        return path
+
+    make_demo(replace(settings, seed=0), now=lambda: now - 2 * HOUR)
+    with Ledger.open(settings.home) as ledger:
+        champion = (ledger.snapshot().champion or {})["version"]
+        shift = {"name": "alcohol", "shift_own": 0.7, "shift_sd": 0.6}  # measuring takes too long
+        power = {"version": champion, "measured_at": now - 2 * HOUR, "features": [shift]}
+        ledger.record_power(power)
+    run_batch(settings, batch("missing"), now=lambda: now - HOUR)
+    export_history(settings, folder / "past.om", now=lambda: now)
+    blocks = (promtool, "tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=500h")
+    command = (*blocks, folder / "past.om", folder / "tsdb")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    unlabelled = batch("none")
+    lines = unlabelled.read_text(encoding="utf-8").splitlines()
+    text = "".join(line.rpartition(";")[0] + "\n" for line in lines)  # labels come last
+    unlabelled.write_text(text, encoding="utf-8")
+
+    shutil.copytree(COMPOSE / "prometheus", folder / "prometheus")
+    config = folder / "prometheus" / "prometheus.yml"
+    config.write_text(config.read_text(encoding="utf-8").replace("15s", "1s"), encoding="utf-8")
+    pushgateway = Pushgateway(folder, find("prometheus-pushgateway", "pushgateway"))
+    alertmanager = Server(
+        folder,
+        find("prometheus-alertmanager", "alertmanager"),
+        f"--config.file={COMPOSE / 'alertmanager' / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        "--cluster.listen-address=",
+    )
+    prometheus = Prometheus(
+        folder,
+        find("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+    )
+    servers = {"pushgateway": pushgateway, "alertmanager": alertmanager, "prometheus": prometheus}
+    for name, server in servers.items():
+        target = json.dumps([{"targets": [server.address]}])  # JSON is YAML
+        (folder / "prometheus" / "targets" / f"{name}.yml").write_text(target, encoding="utf-8")
+    try:
+        for server in servers.values():
+            server.start()
+        group = f"{pushgateway.url}/metrics/job/wine_drift/pipeline/{settings.pipeline}"
+        wrong_type = b"# TYPE go_goroutines counter\ngo_goroutines 1\n"  # a gauge of the gateway
+        with pytest.raises(HTTPError, match="400") as refused:
+            build_opener(ProxyHandler({})).open(Request(group, wrong_type), timeout=5)
+        refused.value.close()
+        run_batch(replace(settings, pushgateway=pushgateway.url), unlabelled)
+        prometheus.wait_for("count(up == 1) == 3")
+        prometheus.wait_for('ALERTS{alertstate="firing", severity!="none"}')
+        prometheus.wait_for("count_over_time(pushgateway_http_requests_total[1m]) > 2")
+        yield Stack(settings.home, now - 38 * HOUR, pushgateway, alertmanager, prometheus)
+    finally:
+        for server in servers.values():
+            server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,95 @@
+"""The past of a home, written for Prometheus to read in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client import Metric
+
+from wine_drift.errors import SettingsError
+from wine_drift.ledger import Ledger
+from wine_drift.outbox import JOB, families
+from wine_drift.settings import Settings
+from wine_drift.timeline import openmetrics
+
+T = TypeVar("T")
+Progress = Callable[[Sequence[T]], Iterable[T]]
+
+
+def export_history(
+    settings: Settings,
+    path: Path,
+    *,
+    nothing: bool = False,
+    now: Callable[[], float] = time.time,
+    progress: Progress[tuple[int, float]] = iter,
+) -> int:
+    """Write what the ledger knows of the past to a file, as OpenMetrics text with timestamps.
+
+    With `nothing` the file is a valid one without a sample.
+
+    Returns
+    -------
+    int
+        Entries of the ledger that were told.
+
+    Raises
+    ------
+    SettingsError
+        There is no ledger, a time is none, or the file cannot be written.
+    """
+    if not Ledger.exists(settings.home):
+        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
+    since = 0.0 if settings.since is None else _unix_time("since", settings.since)
+    until = now()
+    if settings.until is not None:
+        until = min(until, _unix_time("until", settings.until))
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        entries = [(entry, at) for entry, at in ledger.history() if at <= until]
+        # the last one before the beginning says how things stood then
+        before = sum(at <= since for _, at in entries)
+        entries = entries[max(before - 1, 0) :] if since <= until and not nothing else []
+
+        def moments() -> Iterator[tuple[float, list[Metric]]]:
+            for entry, at in progress(entries):
+                yield max(at, since), families(settings, ledger, entry)
+
+        labels = {"job": JOB}
+        _write(path, openmetrics(moments(), until=until, step=settings.step, labels=labels))
+    return len(entries)
+
+
+def _unix_time(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"{name}: {text!r} is no time",
+            remedy="write it like 2026-11-23T06:00, in UTC, or in seconds since 1970",
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _write(path: Path, lines: Iterator[str]) -> None:
+    """All of it or nothing; readable by others, as Prometheus is another user."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}", remedy="name a file in a writable folder with room"
+        ) from error
