@@ -134,6 +134,10 @@ def test_a_demo_is_a_past_of_hours_with_two_changes(
     begun = time.time()
     told = cli("demo", "--home", home, "--days", 1.5, "--openmetrics", out)
     assert "SIMULATED DATA" in told.stderr
+    story = told.stdout.splitlines()[1:-1]
+    assert "batch 13: the data has drifted a lot; other inputs" in story[0]
+    assert any("batch 25: quality is clearly worse" in line for line in story)
+    assert sum(line.endswith(" serves") for line in story) >= 2
     status = record("status", "--home", home, "--last", 100)
     assert begun <= status["run"]["finished_at"] <= time.time()
     assert status["run"]["interval"] == 3600
@@ -157,6 +161,25 @@ def test_a_demo_is_a_past_of_hours_with_two_changes(
     assert "nothing was changed" in cli("demo", "--home", home, "--openmetrics", out).stdout
     assert (home / "ledger.sqlite").read_bytes() == kept
     assert out.read_text() == "# EOF\n"  # it was told: blocks made twice would overlap
+
+
+def test_half_a_demo_is_none(tmp_path: Path) -> None:
+    """One that was cut short is made again, whole, and leaves nothing of the first."""
+    settings = load_settings({"home": tmp_path / "home", "days": 0.25}, {})
+
+    def cut(hours: Any) -> Any:
+        yield from hours[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_demo(settings, progress=cut)
+    assert not Ledger.exists(settings.home)
+    assert make_demo(settings) is not None
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        assert ledger.next_sequence() == 7
+    assert {path.name for path in settings.home.iterdir()} == {
+        *("ledger.sqlite", "metrics", "models", "run.lock")
+    }
 
 
 def test_a_demo_that_was_not_exported_still_is(cli: Cli, tmp_path: Path) -> None:

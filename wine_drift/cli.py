@@ -464,11 +464,14 @@ def demo(file: str | None, **options: Any) -> None:
     settings = _settings(file, options)
     from wine_drift.demo import make_demo
     from wine_drift.history import export_history
+    from wine_drift.report import story_text
 
-    made = make_demo(settings, progress=_bar)
-    if made:
+    story = make_demo(settings, progress=_bar)
+    made = story is not None
+    if story is not None:
         _say("SIMULATED DATA: these are not measurements of real wines")
         click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
+        click.echo(story_text(story))
     else:
         click.echo(f"{settings.home}: has a past already; nothing was changed")
     if settings.openmetrics is not None:

@@ -133,6 +133,15 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "retrains": (("reason", "outcome"), "Retrainings tried."),
     "push_failures": (("reason",), "Pushes that failed; told by the next that succeeds."),
 }
+# On no dashboard and in no rule: to be asked for, when one of the others is being explained.
+READING_ONLY = frozenset(
+    {
+        *("dataset_drift_pvalue", "multivariate_drift_pvalue", "drifted_features_ratio"),
+        *("model_accuracy", "model_precision", "model_recall", "model_f1", "model_brier_score"),
+        *("model_calibration_error", "model_observed_minus_expected_z", "model_logloss_gap"),
+        *("model_quality_pvalue", "model_training_rows", "waiting_for_labels"),
+    }
+)
 # The three gauges of the project that this one replaces, spelled as they were.
 LEGACY = {
     "logloss_gaude": "Log loss of the last batch.",

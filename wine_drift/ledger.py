@@ -24,6 +24,7 @@ from wine_drift.policy import FORCED, LOOP_BATCHES, MANUAL, Change
 if TYPE_CHECKING:
     from wine_drift.rows import LabelledRows, ScoredRows
 
+LEDGER = "ledger.sqlite"
 SCHEMA_VERSION = 4
 _NEWEST = 2**63 - 1  # beyond every entry
 _ENTRY = "(SELECT max(entry) FROM history)"  # of the transaction in hand
@@ -134,7 +135,7 @@ class Ledger:
     @staticmethod
     def exists(home: Path) -> bool:
         """Whether a home has a ledger."""
-        return (home / "ledger.sqlite").is_file()
+        return (home / LEDGER).is_file()
 
     @classmethod
     @contextlib.contextmanager
@@ -151,7 +152,7 @@ class Ledger:
         StateUnreadable
             The file is damaged, or was written by a newer release.
         """
-        path = home / "ledger.sqlite"
+        path = home / LEDGER
         ledger = None
         with _told(path):
             if read_only:

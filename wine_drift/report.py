@@ -254,6 +254,17 @@ def status_text(
     return "\n".join([*lines, "", _drawn(table)])
 
 
+def story_text(told: Sequence[tuple[float, Mapping[str, Any]]]) -> str:
+    """Where alarms began and models were replaced, one line each."""
+    lines = []
+    for at, record in told:
+        reasons = "; ".join(REASONS[code] for code in record["decision"]["reasons"])
+        tried = record["retraining"]
+        came = f" -> {tried['challenger']} serves" if tried and tried["challenger"] else ""
+        lines.append(f"{_when(at)}  batch {record['batch']['sequence']}: {reasons}{came}")
+    return "\n".join(lines)
+
+
 def models_text(
     manifests: Sequence[Mapping[str, Any]], champion: str | None, pruned: Collection[str] = ()
 ) -> str:
