@@ -210,6 +210,18 @@ def prometheus(pushgateway: Pushgateway, tmp_path: Path) -> Iterator[Prometheus]
 
 
 @pytest.fixture
+def query() -> Callable[..., list[float]]:
+    """Ask a Prometheus by its address: `query(url, promql, at=None)`, values alone."""
+
+    def ask(url: str, promql: str, at: float | None = None) -> list[float]:
+        moment = {} if at is None else {"time": at}
+        answer = json.loads(get(f"{url}/api/v1/query?{urlencode({'query': promql, **moment})}"))
+        return [float(row["value"][1]) for row in answer["data"]["result"]]
+
+    return ask
+
+
+@pytest.fixture
 def past(tmp_path: Path, promtool: str) -> Iterator[Callable[..., Prometheus]]:
     """Start a Prometheus on files of OpenMetrics text and nothing else: `past(file, ...)`."""
     started: list[Prometheus] = []
@@ -249,7 +261,7 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Iterator[Stack]:
-    """The whole stack but Grafana, with a past of 38 hours and something of everything.
+    """The whole stack but Grafana, with a past of 26 hours and something of everything.
 
     The past is a demo with two drifts and their retrainings, then a batch whose source is at fault.
     What is pushed live is a drifted batch without labels, after a push that the gateway refused.
@@ -265,7 +277,7 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Itera
 
     folder, now = tmp_path_factory.mktemp("stack"), time.time()
     settings = Settings(
-        home=folder / "home", source="simulated", every=HOUR, days=1.5, rounds=20, threads=1
+        home=folder / "home", source="simulated", every=HOUR, days=1, rounds=20, threads=1
     )
     settings = replace(settings, legacy_metrics=True, scenario_feature="alcohol", seed=1)
 
@@ -324,7 +336,7 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Itera
         prometheus.wait_for("count(up == 1) == 3")
         prometheus.wait_for('ALERTS{alertstate="firing", severity!="none"}')
         prometheus.wait_for("count_over_time(pushgateway_http_requests_total[1m]) > 2")
-        yield Stack(settings.home, now - 38 * HOUR, pushgateway, alertmanager, prometheus)
+        yield Stack(settings.home, now - 26 * HOUR, pushgateway, alertmanager, prometheus)
     finally:
         for server in servers.values():
             server.stop()
