@@ -378,7 +378,7 @@ class Ledger:
 
     def commit_version(self, manifest: Mapping[str, Any], *, learnt: int) -> None:
         """Record a version that was made elsewhere; it does not serve yet."""
-        with self._entry() as execute:
+        with self._transaction() as execute:
             self._add_version(execute, manifest, learnt=learnt)
 
     def commit_champion_again(self, version: str, change: Change | None) -> None:
@@ -389,7 +389,7 @@ class Ledger:
 
     def commit_pruned(self, versions: Iterable[str]) -> None:
         """Record that the files of versions are going to be removed."""
-        with self._entry() as execute:
+        with self._transaction() as execute:
             for version in versions:
                 execute("UPDATE versions SET pruned = 1 WHERE version = ?", (version,))
                 execute("DELETE FROM detector WHERE version = ?", (version,))
@@ -604,7 +604,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _entry(self) -> Iterator[Any]:
-        """A transaction that is an entry of the history."""
+        """A transaction that is an entry of the history; nothing that is published changes else."""
         with self._transaction() as execute:
             execute("INSERT INTO history (at) VALUES (?)", (self._now(),))
             yield execute
