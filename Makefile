@@ -4,19 +4,30 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_HOME ?= .run
 BATCHES ?= 8
+DEMO_HOME ?= .demo
+DEMO_DAYS ?= 91
 INSTALLED := $(VENV)/.installed
+COMPOSE := docker compose -f compose/compose.yaml
+SECRET := compose/secrets/grafana_admin_password
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format figures clean
+.PHONY: help run demo stack-local test lint format figures dashboards clean docker \
+	compose-up compose-down compose-logs compose-smoke compose-config compose-drill
 
 help:  ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED)  ## train a model and watch a stream that drifts half-way, in ./.run
 	@BIN=$(BIN) RUN_HOME=$(RUN_HOME) BATCHES=$(BATCHES) sh jobs/demo.sh
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
+
+demo: $(INSTALLED)  ## simulate a quarter of hourly batches with two drifts, in ./.demo
+	@$(BIN)/wine-drift demo --home $(DEMO_HOME)/home --days $(DEMO_DAYS)
+
+stack-local: $(INSTALLED)  ## serve the demo with Prometheus and its friends from PATH, without Docker
+	@DEMO_HOME=$(DEMO_HOME) DEMO_DAYS=$(DEMO_DAYS) $(BIN)/python compose/local.py
 
 lint: $(INSTALLED)  ## formatter, linter, strict types
 	$(BIN)/ruff format --check .
@@ -30,8 +41,42 @@ format: $(INSTALLED)  ## format the code
 figures: $(INSTALLED)  ## measure the simulated table's figures again (needs WINE_DRIFT_DATA)
 	$(BIN)/python tests/measure_figures.py
 
-clean:  ## remove everything that make made
-	rm -rf $(VENV) $(RUN_HOME) .data build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+dashboards: $(INSTALLED)  ## write dashboards/*.json anew, after a change of their Python
+	$(BIN)/python dashboards/generate.py
+
+compose-up: docker $(SECRET)  ## build and start the whole stack in Docker, and see that it works
+	$(COMPOSE) up --detach --build --wait --wait-timeout 300
+	@$(PYTHON) compose/smoke.py
+
+compose-down: docker  ## stop the stack; its volumes stay
+	$(COMPOSE) --profile '*' down
+	@echo "the volumes are kept; to remove them: $(COMPOSE) --profile '*' down --volumes"
+
+compose-logs: docker  ## follow what the stack prints
+	$(COMPOSE) logs --follow --tail 100
+
+compose-smoke:  ## see from outside that a running stack works
+	@$(PYTHON) compose/smoke.py
+
+compose-config: docker  ## check the compose file
+	$(COMPOSE) --profile '*' config --quiet
+
+compose-drill: docker $(SECRET)  ## a stack of its own: up, an alert, every container killed, gone (10 minutes)
+	@$(PYTHON) tests/stack/compose_drill.py
+
+docker:
+	@docker compose version >/dev/null 2>&1 \
+		|| { echo "this needs Docker with its compose plugin: \`docker compose version\` must work"; exit 1; }
+
+# The file must be read by Grafana's own user; the folder keeps everybody else out.
+$(SECRET):
+	@mkdir -p -m 700 $(@D)
+	@$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(24))' >$@.new
+	@chmod 444 $@.new && mv $@.new $@
+	@echo "made a password for Grafana's admin: $@"
+
+clean:  ## remove everything that make made, but for the stack's volumes and their secret
+	rm -rf $(VENV) $(RUN_HOME) $(DEMO_HOME) .data build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(INSTALLED): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
