@@ -561,8 +561,10 @@ def job() -> str:
         ),
         graph(
             "Time since the last success",
-            "A saw that falls with each run. Worry when it comes to twice the interval.",
+            "A saw that falls with each run. Worry when it comes to twice the interval. Runs that "
+            "find nothing to do end well: *since the last batch* tells whether data still comes.",
             Query(age("last_success_timestamp_seconds"), "since the last success", "main"),
+            Query(age("last_batch_timestamp_seconds"), "since the last batch", "second"),
             INTERVAL,
             unit="s",
         ),

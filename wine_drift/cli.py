@@ -57,6 +57,7 @@ JUDGING = (
     "retrain",
     "cooldown",
     "label_wait",
+    "batch_wait",
 )
 
 JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")

@@ -49,6 +49,8 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "last_run_max_rss_bytes": ((), "Peak memory of the last run."),
     "batches_pending": ((), "Files that waited in the inbox when the last run ended."),
     "batch_number": ((), "Number of the last batch processed; refused ones are numbered too."),
+    "last_batch_timestamp_seconds": ((), "When the last batch was processed."),
+    "batch_wait_threshold_seconds": ((), "Time from which no new batch is too long."),
     "batch_rows": ((), "Rows of the last batch as it arrived."),
     "batch_accepted_rows": ((), "Rows of the last batch that were scored."),
     "batch_labeled_rows": ((), "Scored rows of the last batch with a label."),
@@ -93,6 +95,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "evidence_threshold": ((), "Evidence that an alarm takes: log10 of the budget."),
     "drift_cause": (("cause",), "1 for each cause of an alarm that labels tell, else 0."),
     "data_fault": (("kind",), "Features with such a fault of the source in the last batch."),
+    "source_at_fault": ((), "1 if the last batch is held for faults of its source, else 0."),
     "feature_data_fault": (("feature", "kind"), "1 for each fault that was found."),
     "multivariate_drift_pvalue": ((), "P-value of T-squared over all columns together."),
     "feature_drift_pvalue": (("feature",), "P-value of a column, corrected for all tests made."),
@@ -167,6 +170,7 @@ class Snapshot:
 
     counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     record: Mapping[str, Any] | None = None  # of the last processed batch
+    batch_at: float | None = None  # Unix time of that batch
     labelled: Mapping[str, Any] | None = None  # of the last one with a label
     decision: Mapping[str, Any] | None = None  # the last one, of a batch or of late labels
     waiting: Mapping[str, float] = field(default_factory=dict)  # batches, rows, oldest_at
@@ -262,6 +266,9 @@ def exposition(
         _quality(out, snapshot.record["quality"], (snapshot.labelled or snapshot.record)["quality"])
         out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
         answered = snapshot.labelled or snapshot.record
+        out.gauge("last_batch_timestamp_seconds", snapshot.batch_at)
+        held = "data_fault" in snapshot.record["decision"]["reasons"]
+        out.gauge("source_at_fault", held)
         for cause in CAUSES:
             out.gauge("drift_cause", cause in answered["drift"]["causes"], cause)
         _drift(out, snapshot.record["drift"], snapshot.record["thresholds"])
@@ -331,6 +338,7 @@ def _run(out: _Families, run: Mapping[str, Any]) -> None:
 
 def _batch(out: _Families, batch: Mapping[str, Any], thresholds: Mapping[str, float]) -> None:
     out.gauge("batch_number", batch["sequence"])
+    out.gauge("batch_wait_threshold_seconds", thresholds["batch_wait"])
     out.gauge("batch_rows", batch["rows"])
     out.gauge("batch_accepted_rows", batch["accepted"])
     out.gauge("batch_labeled_rows", batch["labelled"])

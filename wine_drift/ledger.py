@@ -344,6 +344,7 @@ class Ledger:
         return Snapshot(
             counters=counters,
             record=self._record(last, entry),
+            batch_at=self._one("SELECT at FROM batches WHERE sequence = ?", last),
             labelled=self._record(self._known("labelled", entry), entry),
             decision=self._fact("decision", entry),
             waiting=self._fact("waiting", entry) or {},

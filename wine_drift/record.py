@@ -279,6 +279,7 @@ def thresholds_part(
     max_set_aside: float,
     log_loss: float,
     label_wait: float,
+    batch_wait: float,
 ) -> dict[str, float]:
     """The very numbers that the decision used."""
     return {
@@ -289,6 +290,7 @@ def thresholds_part(
         "max_set_aside": max_set_aside,
         "log_loss": log_loss,
         "label_wait": label_wait,
+        "batch_wait": batch_wait,
     }
 
 

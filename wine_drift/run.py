@@ -311,6 +311,7 @@ class _Run:
                 max_set_aside=settings.max_set_aside,
                 log_loss=LOG_LOSS_RISE * champion.manifest["out_of_fold"]["log_loss"],
                 label_wait=settings.label_wait,
+                batch_wait=settings.batch_wait,
             ),
         )
 

@@ -148,6 +148,9 @@ class Settings:
     label_wait: float = _key(
         "seconds that retraining may wait for labels before that is an alert", 604_800.0, low=1
     )
+    batch_wait: float = _key(
+        "seconds without a new batch from which that is an alert", 604_800.0, low=1
+    )
     row_id: str | None = _key("column of batch files that names each row; add-labels goes by it")
     threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
 
