@@ -491,8 +491,26 @@ def test_every_entry_can_be_read_as_it_was(tmp_path: Path) -> None:
         assert ledger.history() == [(n + 1, 1000.0 + n) for n in range(len(writes))]
         assert [ledger.snapshot(n + 1) for n in range(len(writes))] == then
         assert ledger.snapshot(0) == Snapshot()
+        assert ledger.snapshot() == then[-1]
     assert [each.waiting_since for each in then[1:8]] == [None, *[14.0] * 4, None, None]
     assert len({repr(each) for each in then}) == len(then)
+
+
+def test_a_snapshot_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that commits while it is being read is not seen by halves."""
+    with Ledger.open(tmp_path) as writer, Ledger.open(tmp_path, read_only=True) as reader:
+        writer.commit_champion(V1, None)
+        writer.commit_batch(commit("a", labelled=None, scored=scored(30, 30)), ROOM)
+        before, reading = reader.snapshot(), reader._record
+
+        def meanwhile(*arguments: Any) -> Any:
+            if reader.next_sequence() == 2:
+                writer.commit_batch(late(1, 20, scored=scored(30, 10)), ROOM)
+                writer.commit_batch(commit("b", 2, promoted=V2), ROOM)
+            return reading(*arguments)
+
+        monkeypatch.setattr(reader, "_record", meanwhile)
+        assert reader.snapshot() == before != writer.snapshot()
 
 
 def test_a_loop_of_retraining_is_counted_over_the_last_batches(tmp_path: Path) -> None:

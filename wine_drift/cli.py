@@ -468,7 +468,6 @@ def demo(file: str | None, **options: Any) -> None:
     from wine_drift.report import story_text
 
     story = make_demo(settings, progress=_bar)
-    made = story is not None
     if story is not None:
         _say("SIMULATED DATA: these are not measurements of real wines")
         click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
@@ -476,7 +475,7 @@ def demo(file: str | None, **options: Any) -> None:
     else:
         click.echo(f"{settings.home}: has a past already; nothing was changed")
     if settings.openmetrics is not None:
-        told_before = not made and settings.openmetrics.exists()
+        told_before = story is None and settings.openmetrics.exists()
         told = export_history(settings, settings.openmetrics, progress=_bar, nothing=told_before)
         click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
 

@@ -327,8 +327,13 @@ class Ledger:
                 "SELECT entry, at FROM history ORDER BY entry"
             ).fetchall()
 
-    def snapshot(self, entry: int = _NEWEST) -> Snapshot:
-        """What is published, or what was as of an entry of the history."""
+    def snapshot(self, entry: int | None = None) -> Snapshot:
+        """What is published, or what was as of an entry of the history.
+
+        It is of one moment, also while a run is writing.
+        """
+        if entry is None:
+            entry = self._one("SELECT coalesce(max(entry), 0) FROM history")
         with _told(self._path):
             counters = {
                 (name, tuple(map(tuple, json.loads(labels)))): value

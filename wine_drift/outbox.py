@@ -20,7 +20,7 @@ JOB = "wine_drift"
 def families(settings: Settings, ledger: Ledger, entry: int | None = None) -> list[Metric]:
     """Every metric family, from the ledger alone; as of an entry of its history if one is given."""
     return exposition(
-        ledger.snapshot() if entry is None else ledger.snapshot(entry),
+        ledger.snapshot(entry),
         pipeline=settings.pipeline,
         version=version("wine-drift"),
         legacy=settings.legacy_metrics,
