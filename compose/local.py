@@ -22,7 +22,6 @@ HERE = Path(__file__).resolve().parent
 PORTS = {"prometheus": 9090, "pushgateway": 9091, "alertmanager": 9093}
 RETENTION_DAYS = 400  # as much as a demo can have
 PART_DAYS = 20  # of the past at a time: promtool reads a file once for each block it makes
-SETTINGS = HERE / "job" / "wine-drift.toml"
 
 
 class Trouble(Exception):
@@ -40,6 +39,15 @@ def program(name: str) -> str:
     )
 
 
+def number(name: str, default: float) -> float:
+    """A number that the environment names."""
+    text = os.environ.get(name, str(default))
+    try:
+        return float(text)
+    except ValueError:
+        raise Trouble(f"{name}: {text!r} is no number") from None
+
+
 def wine_drift(*arguments: object) -> list[str]:
     """A command of wine-drift, by the Python that runs this."""
     return [sys.executable, "-m", "wine_drift", *map(str, arguments)]
@@ -47,23 +55,26 @@ def wine_drift(*arguments: object) -> list[str]:
 
 def backfill(home: Path, storage: Path, days: float) -> None:
     """Make the demo and put its past into the storage of Prometheus, once."""
+    if not (home / "ledger.sqlite").exists():
+        shutil.rmtree(storage, ignore_errors=True)  # it is of another home
     subprocess.run(wine_drift("demo", "--home", home, "--days", days), check=True)
     if storage.exists():
         return
     print("reading the past into Prometheus", flush=True)
     making, part = storage.with_name("making"), storage.with_name("part.om")
     shutil.rmtree(making, ignore_errors=True)  # what an interrupted one left
-    promtool, until = program("promtool"), time.time()
-    begin = until - (days + 1) * 86_400
-    while begin < until:
-        end = begin + PART_DAYS * 86_400
-        span = ("--since", begin, "--until", end - 0.001, "--openmetrics", part)
-        export = wine_drift("history", "export", "--home", home, *span)
-        blocks = [promtool, "tsdb", "create-blocks-from", "openmetrics"]
-        blocks += [f"--max-block-duration={PART_DAYS * 24}h", str(part), str(making)]
-        for command in (export, blocks):
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        begin = end
+    blocks = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics"]
+    blocks += [f"--max-block-duration={PART_DAYS * 24}h", str(part), str(making)]
+    end = time.time()
+    while True:  # backwards, until there is nothing earlier
+        begin = end - PART_DAYS * 86_400
+        span = ("--since", f"{begin:.3f}", "--until", f"{end - 0.001:.3f}")
+        export = wine_drift("history", "export", "--home", home, *span, "--openmetrics", part)
+        told = subprocess.run(export, check=True, stdout=subprocess.PIPE, text=True).stdout
+        if told.startswith("wrote 0 "):
+            break
+        subprocess.run(blocks, check=True, stdout=subprocess.DEVNULL)
+        end = begin
     part.unlink()
     making.rename(storage)
 
@@ -131,11 +142,12 @@ class Stack:
 
 def main() -> None:
     """Start everything, and wait for Ctrl-C."""
-    days = float(os.environ.get("DEMO_DAYS", 91))
+    days = number("DEMO_DAYS", 91)
     place = Path(os.environ.get("DEMO_HOME", ".demo")).resolve()
     home, storage = place / "home", place / "tsdb"
-    ports = {name: int(os.environ.get(f"{name.upper()}_PORT", n)) for name, n in PORTS.items()}
-    own_alerts = os.environ.get("ALERTMANAGER_CONFIG", str(HERE / "alertmanager"))
+    ports = {name: int(number(f"{name.upper()}_PORT", n)) for name, n in PORTS.items()}
+    alerts = Path(os.environ.get("ALERTMANAGER_CONFIG", HERE / "alertmanager"))
+    settings = Path(os.environ.get("JOB_CONFIG", HERE / "job")) / "wine-drift.toml"
     at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     programs = {name: program(name) for name in ports}
     for name, port in ports.items():
@@ -158,7 +170,7 @@ def main() -> None:
         stack.start(
             "alertmanager",
             programs["alertmanager"],
-            f"--config.file={Path(own_alerts) / 'alertmanager.yml'}",
+            f"--config.file={alerts / 'alertmanager.yml'}",
             f"--storage.path={place / 'alertmanager'}",
             f"--web.listen-address={at['alertmanager']}",
             "--cluster.listen-address=",
@@ -173,7 +185,7 @@ def main() -> None:
             f"--web.listen-address={at['prometheus']}",
             ready=f"http://{at['prometheus']}/-/ready",
         )
-        job = ("--settings", SETTINGS, "--home", home, "--pushgateway", at["pushgateway"])
+        job = ("--settings", settings, "--home", home, "--pushgateway", at["pushgateway"])
         stack.start("scheduler", *wine_drift("schedule", *job))
         for name, address in at.items():
             print(f"{name:<13} http://{address}")
@@ -183,18 +195,19 @@ def main() -> None:
             stack.check()
             time.sleep(0.5)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # or impatience would leave some of them behind
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # or impatience would leave some of them behind
         stack.stop()
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM is Ctrl-C."""
+    """SIGTERM, or a terminal that is closed, is Ctrl-C."""
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupt)
     try:
         main()
     except KeyboardInterrupt:

@@ -93,7 +93,7 @@ class Stack:
         hours = self.query(f"max(count_over_time(wine_drift_batch_number[{past}:1h]))")
         wanted = float(self.settings["DEMO_DAYS"]) * 24
         if hours < wanted - 2:
-            raise NotSo(f"{hours:.0f} hours, not {wanted:.0f}")
+            raise NotSo(f"{hours:.0f} hours, not {wanted:.0f}; a volume keeps its first DEMO_DAYS")
         return f"{hours:.0f} hours with a batch"
 
     def rules(self) -> str:

@@ -621,7 +621,7 @@ def job() -> str:
         graph(
             "Time since the last push",
             "The gateway keeps the last values for ever: only this tells how old they are. Worry "
-            "when it comes to three intervals.",
+            "when it comes to two intervals.",
             Query(f"time() - push_time_seconds{group}", "since the last push", "main"),
             INTERVAL,
             unit="s",

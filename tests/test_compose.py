@@ -34,9 +34,9 @@ ENV = dict(
 DASHBOARDS = ROOT / "dashboards"
 TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 LASTING = ("scheduler", "pushgateway", "prometheus", "alertmanager", "grafana")
-ONCE = ("run-batch", "demo", "backfill")
+ONCE = ("run-batch", "demo", "backfill", "backfilled")
 STATE = {
-    **dict.fromkeys(("scheduler", "run-batch", "demo"), "/var/lib/wine-drift"),
+    **dict.fromkeys(("scheduler", "run-batch", "demo", "backfilled"), "/var/lib/wine-drift"),
     **dict.fromkeys(("prometheus", "backfill"), "/prometheus"),
     "pushgateway": "/pushgateway",
     "alertmanager": "/alertmanager",
@@ -93,7 +93,7 @@ def test_compose_accepts_the_file(profiles: str) -> None:
 def test_profiles(profile: str) -> None:
     """The demo is what a first start shows; without profiles there are the five that stay."""
     done = compose("config", "--services", COMPOSE_PROFILES=profile)
-    more = {"": (), "demo": ("demo", "backfill"), "oneshot": ("run-batch",)}[profile]
+    more = {"": (), "demo": ("demo", "backfill", "backfilled"), "oneshot": ("run-batch",)}[profile]
     assert sorted(done.stdout.split()) == sorted((*LASTING, *more))
     assert ENV["COMPOSE_PROFILES"] == "demo"
 
@@ -147,7 +147,7 @@ def test_nobody_outside_reaches_the_gateway(stack: dict[str, dict[str, Any]]) ->
     }
     assert networks.pop("prometheus") == ["monitor", "push"]
     assert networks.pop("backfill") == []
-    alone = {"pushgateway", "scheduler", "run-batch", "demo"}
+    alone = {"pushgateway", "scheduler", "run-batch", "demo", "backfilled"}
     assert {name for name, on in networks.items() if on == ["push"]} == alone
     assert stack["backfill"]["network_mode"] == "none"
 
@@ -193,6 +193,8 @@ def test_what_runs_once_ends(name: str, stack: dict[str, dict[str, Any]]) -> Non
     assert after == {"condition": "service_completed_successfully", "required": False}
     assert stack["backfill"]["depends_on"]["demo"]["condition"] == after["condition"]
     assert stack["scheduler"]["depends_on"]["demo"] == after
+    # the file is emptied only once Prometheus has read it
+    assert stack["backfilled"]["depends_on"]["backfill"]["condition"] == after["condition"]
 
 
 def test_the_run_in_hand_has_time_to_end(stack: dict[str, dict[str, Any]]) -> None:

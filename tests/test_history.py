@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from wine_drift.demo import make_demo
 from wine_drift.ledger import Ledger
+from wine_drift.locking import locked
+from wine_drift.run import run_batch
 from wine_drift.settings import load_settings
 
 Cli = Callable[..., Result]
@@ -103,6 +108,11 @@ def test_a_part_of_the_past(cli: Cli, tmp_path: Path) -> None:
         ([], "no file to write to"),
         (["--openmetrics", "{home}/ledger.sqlite/x"], "name a file in a writable folder"),
         (["--openmetrics", "{home}"], "name a file in a writable folder"),
+        (["--openmetrics", "/"], "name a file in a writable folder"),
+        (["--openmetrics", "."], "name a file in a writable folder"),
+        (["--openmetrics", "{out}", "--until", "inf"], "until: 'inf' is no time"),
+        (["--openmetrics", "{out}", "--since", "nan"], "since: 'nan' is no time"),
+        (["--openmetrics", "{out}", "--since", "12345"], "since: '12345' is no time"),
     ],
 )
 def test_what_cannot_be_exported(
@@ -115,6 +125,35 @@ def test_what_cannot_be_exported(
     assert words in result.stderr
     assert not out.exists() and not list(tmp_path.glob(".*"))
     assert not list(trained_home.parent.glob(".*.part"))
+
+
+def test_links_and_pipes_stay_what_they_are(cli: Cli, trained_home: Path, tmp_path: Path) -> None:
+    """What a link leads to is written; a pipe is written into."""
+    link, file, pipe = tmp_path / "link", tmp_path / "file", tmp_path / "pipe"
+    link.symlink_to(file)
+    cli("history", "export", "--home", trained_home, "--openmetrics", link)
+    assert link.is_symlink() and file.read_text().endswith("# EOF\n")
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        cli("history", "export", "--home", trained_home, "--openmetrics", pipe, "--until", 2e9)
+        assert read.result(60).endswith("# EOF\n") and pipe.is_fifo()
+
+
+def test_a_clock_that_was_ahead_hides_nothing(cli: Cli, tmp_path: Path) -> None:
+    """What it dated too late is told when the next one came, in the whole and in every part."""
+    home, out = tmp_path / "home", tmp_path / "past.om"
+    times = [1_700_000_000.0, 1_700_000_060.0, 1_700_004_000.0, 1_700_000_120.0, 1_700_000_180.0]
+    settings = load_settings({"home": home, "source": "simulated"}, {})
+    for at in times:
+        run_batch(settings, now=lambda at=at: at)
+    number = ("wine_drift_batch_number", "red_wine")
+    arguments = ("--home", home, "--openmetrics", out, "--step", 30)
+    for since, until in ((0, 5000), (61, 5000), (0, 200)):
+        span = ("--since", 1_700_000_000 + since, "--until", 1_700_000_000 + until)
+        cli("history", "export", *arguments, *span)
+        found = [at_time(out, 1_700_000_000.0 + second).get(number) for second in (70, 120, 190)]
+        assert found == [2, 4, 5]
 
 
 def test_no_ledger_no_past(cli: Cli, tmp_path: Path) -> None:
@@ -157,10 +196,11 @@ def test_a_demo_is_a_past_of_hours_with_two_changes(
     now = at_time(out, time.time())
     assert now["wine_drift_batches_total", "success", "red_wine"] == 36
 
-    kept = (home / "ledger.sqlite").read_bytes()
-    assert "nothing was changed" in cli("demo", "--home", home, "--openmetrics", out).stdout
-    assert (home / "ledger.sqlite").read_bytes() == kept
-    assert out.read_text() == "# EOF\n"  # it was told: blocks made twice would overlap
+    kept = (home / "ledger.sqlite").read_bytes(), out.read_bytes()
+    again = cli("demo", "--home", home, "--openmetrics", out).stdout
+    assert "nothing was changed" in again and f"{out}: left as it is" in again
+    assert ((home / "ledger.sqlite").read_bytes(), out.read_bytes()) == kept
+    assert home.stat().st_mode & 0o777 == 0o700
 
 
 def test_half_a_demo_is_none(tmp_path: Path) -> None:
@@ -180,6 +220,54 @@ def test_half_a_demo_is_none(tmp_path: Path) -> None:
     assert {path.name for path in settings.home.iterdir()} == {
         *("ledger.sqlite", "metrics", "models", "run.lock")
     }
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+def test_a_demo_that_is_cut_while_it_is_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """However far it came, the next one makes a home that runs, or finds a whole one."""
+    settings = load_settings({"home": tmp_path / "home", "days": 0.1}, {})
+    replaced, done = Path.replace, []
+
+    def cut(path: Path, target: Path) -> Path:
+        if path.parent.name == ".making" and path.name in ("models", "metrics", "ledger.sqlite"):
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(path)
+        return replaced(path, target)
+
+    def unless_lenient(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:  # the last step of all
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        if moves < 3:
+            with pytest.raises(KeyboardInterrupt):
+                make_demo(settings)
+        else:
+            patch.setattr("shutil.rmtree", unless_lenient)
+            with pytest.raises(KeyboardInterrupt):
+                make_demo(settings)
+    assert (make_demo(settings) is None) == (moves == 3)
+    found = {path.name for path in settings.home.iterdir()}
+    assert found == {"ledger.sqlite", "metrics", "models", "run.lock"}
+    now = run_batch(replace(settings, source="simulated")).record
+    assert now["batch"]["sequence"] == 3
+
+
+def test_a_demo_takes_no_home_that_is_in_use(cli: Cli, home: Path, tmp_path: Path) -> None:
+    """Not one that is locked, nor one whose ledger is gone; and none of it is touched."""
+    with locked(tmp_path / "busy"):
+        assert "another run holds" in cli("demo", "--home", tmp_path / "busy", code=5).stderr
+    (home / "ledger.sqlite").unlink()
+    before = sorted(home.rglob("*"))
+    assert "models and no ledger" in cli("demo", "--home", home, code=2).stderr
+    assert sorted(home.rglob("*")) == before
+    for option, words in (("--scenario=switch@3", "leave out @"), ("--days=0.01", "a number")):
+        assert words in cli("demo", "--home", tmp_path / "new", option, code=2).stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_demo_that_was_not_exported_still_is(cli: Cli, tmp_path: Path) -> None:

@@ -471,13 +471,17 @@ def demo(file: str | None, **options: Any) -> None:
     if story is not None:
         _say("SIMULATED DATA: these are not measurements of real wines")
         click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
-        click.echo(story_text(story))
+        if story:
+            click.echo(story_text(story))
     else:
         click.echo(f"{settings.home}: has a past already; nothing was changed")
-    if settings.openmetrics is not None:
-        told_before = story is None and settings.openmetrics.exists()
-        told = export_history(settings, settings.openmetrics, progress=_bar, nothing=told_before)
-        click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
+    if settings.openmetrics is None:
+        return
+    if story is None and settings.openmetrics.exists():
+        click.echo(f"{settings.openmetrics}: left as it is")
+        return
+    told = export_history(settings, settings.openmetrics, progress=_bar)
+    click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
 
 
 @main.command()

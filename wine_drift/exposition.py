@@ -15,7 +15,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from wine_drift.policy import LOOP_TRIES
+from wine_drift.policy import LOOP_BATCHES, LOOP_TRIES
 from wine_drift.schema import CAUSES, FAULTS, SOURCE_FAULTS
 
 PREFIX = "wine_drift_"
@@ -120,7 +120,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "waiting_for_labels": ((), "1 if retraining waits for labels, else 0."),
     "waiting_for_labels_since_timestamp_seconds": ((), "Since when retraining waits for labels."),
     "label_wait_threshold_seconds": ((), "Time from which waiting for labels takes too long."),
-    "recent_retrains": ((), "Challengers that alarms led to in the last 20 batches."),
+    "recent_retrains": ((), f"Challengers that alarms led to in the last {LOOP_BATCHES} batches."),
     "recent_retrains_threshold": ((), "More of these than this are a loop."),
     "last_retrain_timestamp_seconds": ((), "When a challenger was last tried."),
     "last_retrain_gain": (("recipe",), "Mean gain in log loss on the rows of the gate."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,13 +26,10 @@ def export_history(
     settings: Settings,
     path: Path,
     *,
-    nothing: bool = False,
     now: Callable[[], float] = time.time,
     progress: Progress[tuple[int, float]] = iter,
 ) -> int:
     """Write what the ledger knows of the past to a file, as OpenMetrics text with timestamps.
-
-    With `nothing` the file is a valid one without a sample.
 
     Returns
     -------
@@ -49,10 +48,10 @@ def export_history(
     if settings.until is not None:
         until = min(until, _unix_time("until", settings.until))
     with Ledger.open(settings.home, read_only=True) as ledger:
-        entries = [(entry, at) for entry, at in ledger.history() if at <= until]
+        entries = [(entry, at) for entry, at in _in_order(ledger.history()) if at <= until]
         # the last one before the beginning says how things stood then
         before = sum(at <= since for _, at in entries)
-        entries = entries[max(before - 1, 0) :] if since <= until and not nothing else []
+        entries = entries[max(before - 1, 0) :] if since <= until else []
 
         def moments() -> Iterator[tuple[float, list[Metric]]]:
             for entry, at in progress(entries):
@@ -63,11 +62,23 @@ def export_history(
     return len(entries)
 
 
+def _in_order(entries: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Entries with times that do not fall: what a clock told that was ahead is no later than what
+    came after it.
+
+    >>> _in_order([(1, 10.0), (2, 70.0), (3, 30.0)])
+    [(1, 10.0), (2, 30.0), (3, 30.0)]
+    """
+    found, least = [], math.inf
+    for entry, at in reversed(entries):
+        least = min(least, at)
+        found.append((entry, least))
+    return found[::-1]
+
+
 def _unix_time(name: str, text: str) -> float:
-    try:
+    if re.fullmatch(r"\d{9,11}(\.\d*)?", text):
         return float(text)
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -80,8 +91,13 @@ def _unix_time(name: str, text: str) -> float:
 
 def _write(path: Path, lines: Iterator[str]) -> None:
     """All of it or nothing; readable by others, as Prometheus is another user."""
-    partial = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not path.is_file():  # a pipe, or a folder, which tells its own error
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+            return
+        path = path.resolve()  # what a link leads to is written, the link stays
+        partial = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("w", encoding="utf-8") as file:

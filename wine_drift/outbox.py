@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,14 @@ def families(settings: Settings, ledger: Ledger, entry: int | None = None) -> li
     return exposition(
         ledger.snapshot(entry),
         pipeline=settings.pipeline,
-        version=version("wine-drift"),
+        version=_release(),
         legacy=settings.legacy_metrics,
     )
+
+
+@cache
+def _release() -> str:
+    return version("wine-drift")  # looked up on disk
 
 
 def textfile(settings: Settings) -> Path | None:

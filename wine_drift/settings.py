@@ -204,7 +204,9 @@ class Settings:
         low=1,
     )
     url: str | None = _key("fetch-data: another place that has the same file")
-    max_age: float = _key("health: oldest acceptable last success, in intervals", 2.0, low=0.001)
+    max_age: float = _key(
+        "health: oldest acceptable last success, in intervals", 2.0, low=0.001, high=1000
+    )
 
     @property
     def limits(self) -> Limits:
@@ -223,7 +225,8 @@ def scenarios(text: str, start: int) -> list[tuple[str, int]]:
     found = []
     for part in text.split(","):
         name, _, first = part.strip().partition("@")
-        if name not in SCENARIOS or (first and not (first.isascii() and first.isdecimal())):
+        started = "@" not in part or (first.isascii() and first.isdecimal())
+        if name not in SCENARIOS or not started:
             raise ValueError(
                 f"{part!r} is none of {', '.join(SCENARIOS)}, nor one of them with @ and a batch"
             )

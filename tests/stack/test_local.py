@@ -30,7 +30,13 @@ def start(tmp_path: Path, promtool: str) -> Iterator[Start]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports[f"{name}_PORT"] = str(probe.getsockname()[1])
-    usual = ports | {"DEMO_DAYS": "0.25", "DEMO_HOME": str(tmp_path / "demo")}
+    job = tmp_path / "job"
+    job.mkdir()
+    settings = (LOCAL.parent / "job" / "wine-drift.toml").read_text()
+    assert "every = 60" in settings  # one batch a start is enough here
+    (job / "wine-drift.toml").write_text(settings.replace("every = 60", "every = 3600"))
+    places = {"DEMO_HOME": str(tmp_path / "demo"), "JOB_CONFIG": str(job)}
+    usual = ports | places | {"DEMO_DAYS": "0.25"}
     started: list[subprocess.Popen[str]] = []
 
     def begin(**changes: str) -> subprocess.Popen[str]:
@@ -92,7 +98,7 @@ def test_the_demo_is_served_goes_on_and_stops(
         with Ledger.open(home, read_only=True) as ledger:
             third = ledger.processed_at(3)
         assert query(found["prometheus"], number, at=third + 1000) == [3]
-        assert stopped(process, signal.SIGTERM if again else signal.SIGINT).endswith("stopped\n")
+        assert stopped(process, signal.SIGHUP if again else signal.SIGINT).endswith("stopped\n")
         for url in found.values():
             with pytest.raises(URLError, match="refused"):
                 query(url, number)
@@ -106,6 +112,9 @@ def test_what_a_person_can_mend(start: Start, tmp_path: Path) -> None:
         process = start(PROMETHEUS_PORT=str(other.getsockname()[1]))
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1 and "is taken: set PROMETHEUS_PORT" in err
+    process = start(DEMO_DAYS="many")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "error: DEMO_DAYS: 'many' is no number\n")
     process = start(PATH="")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "is not on PATH: apt-get install" in err
