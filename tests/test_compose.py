@@ -189,7 +189,7 @@ def test_what_stays_is_watched(name: str, stack: dict[str, dict[str, Any]]) -> N
 def test_what_runs_once_ends(name: str, stack: dict[str, dict[str, Any]]) -> None:
     """It is not started again; the history is whole before Prometheus opens its data."""
     assert stack[name]["restart"] == "no"
-    after = stack["prometheus"]["depends_on"]["backfill"]
+    after = stack["prometheus"]["depends_on"]["backfilled"]
     assert after == {"condition": "service_completed_successfully", "required": False}
     assert stack["backfill"]["depends_on"]["demo"]["condition"] == after["condition"]
     assert stack["scheduler"]["depends_on"]["demo"] == after
