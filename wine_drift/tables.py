@@ -59,7 +59,9 @@ def read_table(
         raise TableError(
             f"{path}: damaged compressed file: {error}", remedy="make or copy the file again"
         ) from error
-    except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown method
+    # What zipfile raises for a file that is encrypted, and for one packed by a method it has not:
+    # both are the user's to mend.
+    except (RuntimeError, NotImplementedError) as error:
         raise TableError(f"{path}: {error}", remedy="use a plain zip file") from error
     except OSError as error:
         raise FileUnreadable(
