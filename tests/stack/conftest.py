@@ -99,6 +99,17 @@ class Server:
             self.process = None
 
 
+def make_alertmanager(folder: Path) -> Server:
+    """An Alertmanager with the configuration of the stack, not started yet."""
+    return Server(
+        folder,
+        find("prometheus-alertmanager", "alertmanager"),
+        f"--config.file={COMPOSE / 'alertmanager' / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        "--cluster.listen-address=",
+    )
+
+
 class Pushgateway(Server):
     """A Pushgateway that keeps its groups in a file over restarts."""
 
@@ -222,6 +233,17 @@ def query() -> Callable[..., list[float]]:
 
 
 @pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[Server]:
+    """A running Alertmanager with the configuration of the stack: .url."""
+    server = make_alertmanager(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
 def past(tmp_path: Path, promtool: str) -> Iterator[Callable[..., Prometheus]]:
     """Start a Prometheus on files of OpenMetrics text and nothing else: `past(file, ...)`."""
     started: list[Prometheus] = []
@@ -307,13 +329,7 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Itera
     config = folder / "prometheus" / "prometheus.yml"
     config.write_text(config.read_text(encoding="utf-8").replace("15s", "1s"), encoding="utf-8")
     pushgateway = Pushgateway(folder, find("prometheus-pushgateway", "pushgateway"))
-    alertmanager = Server(
-        folder,
-        find("prometheus-alertmanager", "alertmanager"),
-        f"--config.file={COMPOSE / 'alertmanager' / 'alertmanager.yml'}",
-        f"--storage.path={folder / 'alertmanager'}",
-        "--cluster.listen-address=",
-    )
+    alertmanager = make_alertmanager(folder)
     prometheus = Prometheus(
         folder,
         find("prometheus"),

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 import yaml
 
 COMPOSE = Path(__file__).parents[2] / "compose"
-CONFIG = COMPOSE / "alertmanager" / "alertmanager.yml"
 RULES = yaml.safe_load((COMPOSE / "prometheus" / "rules" / "wine-drift.yml").read_text())
 SEVERITY = {
     rule["alert"]: rule["labels"]["severity"]
@@ -31,44 +24,6 @@ EXTRA = {  # labels beside those of the pipeline, as the rules give them
     "PushgatewayDown": {"job": "pushgateway", "instance": "pushgateway:9091"},
     "PushesMalformed": {"job": "pushgateway", "instance": "pushgateway:9091"},
 }
-
-
-@pytest.fixture
-def alertmanager(tmp_path: Path) -> Iterator[str]:
-    """Address of a running Alertmanager with the configuration of the stack."""
-    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-    if program is None:
-        needs = "needs Debian's prometheus-alertmanager"
-        if os.environ.get("WINE_DRIFT_REQUIRE_STACK") == "1":
-            pytest.fail(needs)
-        pytest.skip(needs)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = "{}:{}".format(*probe.getsockname())
-    options = (f"--config.file={CONFIG}", f"--storage.path={tmp_path}", "--cluster.listen-address=")
-    with (
-        (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(
-            [program, *options, f"--web.listen-address={address}"], stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            end = time.monotonic() + 20
-            while not ready(f"http://{address}"):
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < end, (tmp_path / "log").read_text()
-                time.sleep(0.02)
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-
-
-def ready(url: str) -> bool:
-    try:
-        ask(f"{url}/-/ready")
-    except URLError:
-        return False
-    return True
 
 
 def ask(url: str, body: Any = None) -> str:
@@ -130,15 +85,16 @@ def held_back(url: str) -> set[str]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_follows_from_a_cause_is_held_back(
-    alertmanager: str, cause: str, follow: list[str], stay: list[str]
+    alertmanager: Any, cause: str, follow: list[str], stay: list[str]
 ) -> None:
     """Of these alerts the cause and what is not its doing are sent, and the watchdog always."""
+    url = alertmanager.url
     fire = [*follow, *stay, "Watchdog"]
-    ask(f"{alertmanager}/api/v2/alerts", [{"labels": labels(alert)} for alert in fire])
-    assert not set(follow) <= held_back(alertmanager)
-    ask(f"{alertmanager}/api/v2/alerts", [{"labels": labels(cause)}])
+    ask(f"{url}/api/v2/alerts", [{"labels": labels(alert)} for alert in fire])
+    assert not set(follow) <= held_back(url)
+    ask(f"{url}/api/v2/alerts", [{"labels": labels(cause)}])
     end = time.monotonic() + 5
-    while not set(follow) <= held_back(alertmanager):
-        assert time.monotonic() < end, held_back(alertmanager)
+    while not set(follow) <= held_back(url):
+        assert time.monotonic() < end, held_back(url)
         time.sleep(0.02)
-    assert not held_back(alertmanager) & {cause, *stay, "Watchdog"}
+    assert not held_back(url) & {cause, *stay, "Watchdog"}
