@@ -61,9 +61,10 @@ def worst(name: str, **labels: str) -> str:
     return f"max_over_time({metric(name, '$__interval', **labels)})"
 
 
-def added(name: str, by: str) -> str:
+def added(name: str, by: str = "") -> str:
     """Count what a counter grew by; `increase` extrapolates, so it is rounded."""
-    return f"sum by ({by}) (round(increase({metric(name, '$__range')})))"
+    total = f"sum by ({by})" if by else "sum"
+    return f"{total} (round(increase({metric(name, '$__range')})))"
 
 
 def age(name: str) -> str:
@@ -559,6 +560,23 @@ def job() -> str:
             Query(metric("build_info"), "{{version}} on Python {{python_version}}"),
             by_name=True,
         ),
+        number(
+            "Next run",
+            "When it is due, as the last run knew it. Worry when that was a while ago.",
+            Query(ago("next_run_timestamp_seconds"), "due"),
+            unit="dateTimeFromNow",
+            height=8,
+        ),
+        number(
+            "Runs left out in this time",
+            "Missed: due, and nobody started them. Skipped: due while an earlier one was at work. "
+            "The rest hung, crashed or were killed. Their batches are taken by later runs.",
+            Query(added("runs_missed_total"), "missed"),
+            Query(added("runs_skipped_total"), "skipped"),
+            Query(added("runs_ended_total", "reason"), "{{reason}}"),
+            width=8,
+            height=8,
+        ),
         graph(
             "Time since the last success",
             "A saw that falls with each run. Worry when it comes to twice the interval. Runs that "
@@ -576,12 +594,14 @@ def job() -> str:
             Query(metric("last_run_duration_seconds"), "whole run", "total"),
             unit="s",
             stacked=True,
+            width=8,
         ),
         timeline(
             "Outcome of runs",
             "How runs ended. A run that could not even push shows as a gap in time only.",
             FAILED_OK,
             Query(f"min_over_time({metric('last_run_success', '$__interval')})", "run"),
+            width=8,
         ),
         graph(
             "Memory",
@@ -589,6 +609,7 @@ def job() -> str:
             "container.",
             Query(metric("last_run_max_rss_bytes"), "peak", "main"),
             unit="bytes",
+            width=8,
         ),
     ]
     rows = [

@@ -27,6 +27,7 @@ Samples = Callable[[str], dict[tuple[str, ...], float]]
 
 COMMANDS = (
     ("run-batch",),
+    ("schedule",),
     ("train",),
     ("metrics",),
     ("push",),
@@ -42,9 +43,13 @@ READERS = (("metrics",), ("status",), ("models", "list"), ("models", "show"), ("
 
 
 def told(result: Result) -> str:
-    """Read the only error of a result: one line, and one with the remedy."""
+    """Read the only error of a result: one line, one with the remedy, and that of the run."""
     error, remedy, *rest = result.stderr.splitlines()
-    assert error.startswith("error: ") and not rest, result.stderr
+    run = f" error run outcome=failed exit_code={result.exit_code} "
+    done = f" error run outcome=processed exit_code={result.exit_code} "
+    known = f" error run outcome=already_processed exit_code={result.exit_code} "
+    assert error.startswith("error: ") and len(rest) < 2, result.stderr
+    assert not rest or any(words in rest[0] for words in (run, done, known)), result.stderr
     assert remedy.startswith("       ") and remedy.strip(), result.stderr
     return error
 
@@ -116,9 +121,10 @@ def lose_reference(home: Path) -> Path:
 
 
 def test_success_is_0_in_a_process(home: Path, red_wine_csv: Path) -> None:
-    """A run in cron prints its record on stdout, nothing on stderr, and exits with 0."""
+    """A run in cron prints its record on stdout, its line on stderr, and exits with 0."""
     done = process("run-batch", "--home", home, "--data", red_wine_csv, "--json")
-    assert done.returncode == 0 and done.stderr == ""
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0 and " info run outcome=processed exit_code=0 " in line
     assert json.loads(done.stdout)["outcome"] == "processed"
 
 
@@ -128,8 +134,9 @@ def test_bad_batch_is_3_in_a_process(home: Path, tmp_path: Path) -> None:
     bad.write_text("a;b\n1;2\n")
     done = process("run-batch", bad, "--home", home)
     assert done.returncode == 3
-    error, remedy = done.stderr.splitlines()
+    error, remedy, line = done.stderr.splitlines()
     assert error.startswith(f"error: {bad}: ") and "quarantine" in error and remedy.strip()
+    assert " error run outcome=quarantined exit_code=3 " in line
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -309,7 +316,9 @@ def test_fail_on_drift_is_8(
     """Drift is an exit code only for those who ask for it, after everything else was done."""
     options = ("--home", home, "--data", red_wine_csv, "--scenario", scenario)
     result = cli("run-batch", *options, "--fail-on", fail_on, code=code)
-    assert "published" in result.stdout and result.stderr == ""
+    (line,) = result.stderr.splitlines()
+    level = "info" if scenario == "none" else "warning"
+    assert "published" in result.stdout and f" {level} run outcome=processed " in line
 
 
 def test_known_batch_is_0_although_it_drifted(
@@ -327,6 +336,57 @@ def test_home_that_is_a_file_is_told(cli: Cli, tmp_path: Path, red_wine_csv: Pat
     (tmp_path / "home").write_text("")
     options = ("--home", tmp_path / "home", "--data", red_wine_csv)
     assert "home" in told(cli("run-batch", *options, code=2))
+
+
+# --- run-batch --drain ---
+
+
+def test_draining_takes_all_that_waits(cli: Cli, home: Path, wines: Wines) -> None:
+    """One run after the other, each told; a bad file stops nobody and is the exit code."""
+    inbox = wines("inbox/0.csv").parent
+    for number in range(1, 5):
+        wines(f"inbox/{number}.csv", 100 * number, 100 * number + 100)
+    (inbox / "2.csv").write_text("a;b\n1;2\n")
+    for number in range(5):
+        os.utime(inbox / f"{number}.csv", (1e9 + number, 1e9 + number))
+    result = cli("run-batch", "--home", home, "--inbox", inbox, "--drain", code=3)
+    lines = [line for line in result.stderr.splitlines() if " run outcome=" in line]
+    assert [line.split("exit_code=")[1][0] for line in lines] == ["0", "0", "3", "0", "0"]
+    assert [line.split("pending=")[1][0] for line in lines] == ["4", "3", "2", "1", "0"]
+    names = [path.name.partition("-")[2] for path in (home / "archive").iterdir()]
+    assert sorted(names) == ["0.csv", "1.csv", "3.csv", "4.csv"]
+    result = cli("run-batch", "--home", home, "--inbox", inbox, "--drain")
+    assert result.stderr.count("outcome=nothing_waiting") == 1
+
+
+def test_draining_ends_although_files_stay(
+    cli: Cli, home: Path, wines: Wines, tmp_path: Path
+) -> None:
+    """What cannot be put away or read is no work for another run at once."""
+    wines("inbox/a.csv")
+    inbox = wines("inbox/b.csv", 100, 200).parent
+    (inbox / "gone.csv").symlink_to(tmp_path / "nowhere")
+    (home / "archive").write_text("a file where the folder should be")
+    result = cli("run-batch", "--home", home, "--inbox", inbox, "--drain")
+    assert result.stderr.count("outcome=processed") == 2
+    assert result.stderr.count(" run outcome=") == 3  # the last one found nothing
+    assert len(list(inbox.iterdir())) == 3
+
+
+def test_draining_ends_with_an_error(cli: Cli, home: Path, wines: Wines) -> None:
+    """A run that did not get rid of its batch is the last one."""
+    wines("inbox/a.csv")
+    inbox = wines("inbox/b.csv", 100, 200).parent
+    tear_model(home)
+    result = cli("run-batch", "--home", home, "--inbox", inbox, "--drain", code=6)
+    assert result.stderr.count(" run outcome=") == 1
+
+
+def test_draining_takes_no_batch(cli: Cli, home: Path, wines: Wines) -> None:
+    """One batch, or all of the inbox."""
+    path = wines("inbox/a.csv")
+    told(cli("run-batch", path, "--home", home, "--inbox", path.parent, "--drain", code=2))
+    assert path.exists()
 
 
 # --- init ---

@@ -249,8 +249,9 @@ def scored(home: Path, rows: Rows, version: str) -> tuple[np.ndarray, np.ndarray
 
 
 def told(result: Result) -> str:
-    """Read the only error of a result, and its remedy."""
-    error, remedy = result.stderr.splitlines()
+    """Read the only error of a result, and its remedy; a run adds its line of the log."""
+    error, remedy, *log = result.stderr.splitlines()
+    assert all(" error run " in line for line in log) and len(log) < 2
     assert error.startswith("error: ") and remedy.startswith("       ") and remedy.strip()
     return result.stderr
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import base64
 import errno
+import gzip
+import http.client
 import os
+import socket
 import stat
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer
 from typing import Any
 from urllib.error import URLError
 
 import pytest
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from wine_drift.errors import PushFailed
-from wine_drift.publishing import Gateway, push, render, write_textfile
+from wine_drift import publishing
+from wine_drift.errors import PushFailed, SettingsError, StateUnreadable
+from wine_drift.publishing import Gateway, push, render, serve, write_textfile
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -424,3 +431,231 @@ def test_textfile_in_no_folder_is_told_with_its_path(tmp_path: Path) -> None:
     assert caught.value.reason == "rejected"
     assert str(path) in str(caught.value)
     assert f"make {path.parent} a writable folder" in caught.value.remedy
+
+
+# --- /metrics ---
+
+LOOPBACK = {"host": "127.0.0.1", "port": 0}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers look every hundredth of a second whether they are to end; the default is a half."""
+    monkeypatch.setattr(BaseServer.serve_forever, "__defaults__", (0.01,))
+
+
+@dataclass
+class Reply:
+    """What /metrics answered."""
+
+    status: int
+    kind: str
+    body: bytes
+
+
+def ask(address: str, path: str = "/metrics", method: str = "GET", **headers: str) -> Reply:
+    """One request, as a scraper sends it."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        body = b"x" * 1000 if method == "POST" else None
+        connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return Reply(answer.status, answer.getheader("Content-Type", ""), answer.read())
+    finally:
+        connection.close()
+
+
+def plain_socket(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def threads() -> int:
+    return sum(thread.name == "metrics" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/", "/metrics?debug=1"])
+def test_a_scrape_gives_the_rendered_text(path: str) -> None:
+    """In the text format, read anew for each request."""
+    values = iter([1.0, 2.0])
+    with serve(lambda: families(next(values)), **LOOPBACK) as address:
+        for value in (1.0, 2.0):
+            reply = ask(address, path)
+            assert (reply.status, reply.body.decode()) == (200, render(families(value)))
+            assert reply.kind.startswith("text/plain; version=")
+
+
+def test_a_scrape_in_the_format_that_prometheus_asks_for() -> None:
+    """OpenMetrics if it is wanted, packed if it may be."""
+    wanted = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
+    with serve(families, **LOOPBACK) as address:
+        reply = ask(address, Accept=wanted, Accept_Encoding="gzip")
+    assert reply.kind.startswith("application/openmetrics-text; version=1.0.0")
+    found = {
+        family.name: family
+        for family in text_string_to_metric_families(gzip.decompress(reply.body).decode())
+    }
+    assert found["wine_drift_up"].samples[0].value == 1
+    (runs,) = found["wine_drift_runs"].samples
+    assert (runs.name, runs.value) == ("wine_drift_runs_total", 3)
+
+
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "/favicon.ico", "/%00"])
+def test_other_places_are_404(path: str) -> None:
+    """There is nothing else; the ledger is not even read for it."""
+    with serve(lambda: pytest.fail("was read"), **LOOPBACK) as address:
+        reply = ask(address, path)
+    assert (reply.status, reply.body) == (404, b"there is /metrics\n")
+
+
+def test_what_cannot_be_read_is_503() -> None:
+    """With the reason, until it can be read again; a bug is 500, and ends nothing either."""
+    answers: list[Exception | None] = [
+        *(StateUnreadable("ledger.sqlite: torn"), None, ZeroDivisionError("a bug"), None),
+    ]
+
+    def read() -> Sequence[Metric]:
+        error = answers.pop(0)
+        if error is not None:
+            raise error
+        return families()
+
+    with serve(read, **LOOPBACK) as address:
+        replies = [ask(address) for _ in range(4)]
+    assert [reply.status for reply in replies] == [503, 200, 500, 200]
+    assert replies[0].body == b"ledger.sqlite: torn\n"
+    assert b"ZeroDivisionError" not in replies[2].body
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"])
+def test_other_methods_do_no_harm(method: str) -> None:
+    """They are refused, and the next scrape is as ever."""
+    with serve(families, **LOOPBACK) as address:
+        assert ask(address, method=method).status == (200 if method == "OPTIONS" else 405)
+        assert ask(address).status == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\r\n\r\n", id="empty lines"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n", id="endless address"),
+        pytest.param(b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", id="headers"),
+        pytest.param(b"GET /metrics HTTP/9.9\r\n\r\n", id="version"),
+        pytest.param(b"GET /metrics HTTP/1.1\r\nHost: ", id="half"),
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+def test_strange_clients_do_no_harm(
+    sent: bytes, reset: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Port scanners, health checks and clients that hang up leave no trace in the log."""
+    with serve(families, **LOOPBACK) as address:
+        with plain_socket(address) as client:
+            client.sendall(sent)
+            if reset:  # closing sends RST
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert ask(address).status == 200
+        time.sleep(0.02)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_slow_client_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Some say half of what they want, some do not listen; each is let go of after a while."""
+    assert publishing._Handler.timeout == 30
+    monkeypatch.setattr(publishing._Handler, "timeout", 0.3)
+    with serve(families, **LOOPBACK) as address:
+        slow = [plain_socket(address) for _ in range(10)]
+        for number, client in enumerate(slow):
+            client.sendall(b"GET /metrics HTTP/1.0\r\n"[: 5 * number] + b"\r\n" * (number == 9))
+        assert ask(address).status == 200
+        for client in slow:
+            with client:
+                while client.recv(10_000):  # b"": it was let go of
+                    pass
+        assert ask(address).status == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_scrapes_at_the_same_time() -> None:
+    """One that is being answered does not wait for another."""
+    both = threading.Barrier(2, timeout=10)
+
+    def read() -> Sequence[Metric]:
+        both.wait()  # passes when two are here
+        return families()
+
+    with serve(read, **LOOPBACK) as address:
+        found: list[int] = []
+        scrapers = [
+            threading.Thread(target=lambda: found.append(ask(address).status)) for _ in range(2)
+        ]
+        for scraper in scrapers:
+            scraper.start()
+        for scraper in scrapers:
+            scraper.join()
+    assert found == [200, 200]
+
+
+def test_nothing_is_left_after_the_block() -> None:
+    """Neither a thread nor the port, which another server may have at once."""
+    assert threads() == 0
+    with serve(families, **LOOPBACK) as one, serve(families, **LOOPBACK) as other:
+        assert one != other and threads() == 2
+        assert ask(one).status == ask(other).status == 200
+    assert threads() == 0
+    with pytest.raises(ConnectionRefusedError):
+        plain_socket(one)
+    host, _, port = one.rpartition(":")
+    with pytest.raises(ZeroDivisionError), serve(families, host=host, port=int(port)) as again:
+        assert again == one and ask(again).status == 200
+        raise ZeroDivisionError
+    assert threads() == 0
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    """With the address, the system's words, and what to change."""
+    with serve(families, **LOOPBACK) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(SettingsError) as caught, serve(families, host="127.0.0.1", port=port):
+            pass
+        assert str(caught.value) == f"metrics on {address}: Address already in use"
+        assert "metrics_port" in caught.value.remedy
+        assert ask(address).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["203.0.113.7", "nowhere.invalid", "2001:db8::7", "[::1]", "::g", "a b", "x" * 300]
+)
+def test_a_host_that_is_not_ours_is_told(host: str) -> None:
+    """Addresses of others, names that nobody has, and what is no address."""
+    with pytest.raises(SettingsError) as caught, serve(families, host=host, port=0):
+        pass
+    assert host in str(caught.value) and "metrics_host" in caught.value.remedy
+
+
+def test_addresses_with_colons() -> None:
+    """IPv6, written with brackets where a port follows; if this machine has it, else it is told."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        with pytest.raises(SettingsError, match=str(error.strerror)):
+            serve(families, host="::1", port=0).__enter__()
+        return
+    with serve(families, host="::1", port=0) as address:
+        assert address.startswith("[::1]:") and ask(address).status == 200
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(SettingsError) as caught, serve(families, host="::1", port=port):
+            pass
+    assert str(caught.value) == f"metrics on {address}: Address already in use"
+
+
+def test_a_name_for_this_machine() -> None:
+    """Names are looked up."""
+    with serve(families, host="localhost", port=0) as address:
+        assert address.startswith("localhost:") and ask(address).status == 200

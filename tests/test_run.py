@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from click.testing import Result
 from sklearn import metrics as sklearn_metrics
 
 from wine_drift.model import read_version
-from wine_drift.settings import SCENARIOS
+from wine_drift.run import run_batch
+from wine_drift.settings import SCENARIOS, load_settings
 
 Cli = Callable[..., Result]
 Record = Callable[..., dict[str, Any]]
 Wines = Callable[..., Path]
 Published = Callable[[Path], dict[tuple[str, ...], float]]
+Samples = Callable[[str], dict[tuple[str, ...], float]]
 Kept = Callable[[Path], dict[str, Any]]
 
 DONE = ("wine_drift_batches_total", "success")
@@ -318,6 +321,28 @@ def test_known_file_left_in_the_inbox_is_put_away(
     assert len(list((home / "quarantine").glob("*-bad.csv"))) == 1
     counters = {key: value for key, value in figures.items() if key[0].endswith("_total")}
     assert counters.items() <= published(home).items()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"M\xe4rz.csv", b"two\nlines.csv", b"\x1b[31mred.csv", "M\u00e4rz \u202egnirts.csv".encode()],
+    ids=["Latin-1", "line break", "escape", "unprintable"],
+)
+def test_names_of_any_bytes(cli: Cli, home: Path, wines: Wines, name: bytes) -> None:
+    """A sender may call its files anything: they are processed, told in one line, put away."""
+    path = wines("inbox/a.csv")
+    odd = path.rename(path.with_name(os.fsdecode(name)))
+    (path.parent / "bad\udce9.csv").write_text("a;b\n1;2\n")
+    os.utime(odd, (1e9, 1e9))
+    result = cli("run-batch", "--home", home, "--inbox", path.parent, "--log-file", "log")
+    assert len(result.stderr.splitlines()) == len(Path("log").read_text().splitlines()) == 1
+    assert len(list((home / "archive").iterdir())) == 1
+    cli("run-batch", "--home", home, "--inbox", path.parent, "--log-file", "log", code=3)
+    assert list(path.parent.iterdir()) == []
+    shown = result.stdout + result.stderr
+    for command in ("status", "explain"):
+        shown += cli(command, "--home", home).stdout
+    assert all(char.isprintable() or char == "\n" for char in shown)
 
 
 def test_named_files_stay(cli: Cli, home: Path, tmp_path: Path, wines: Wines) -> None:
@@ -698,8 +723,9 @@ def test_without_data_the_simulated_table_is_used_and_told(
     cli: Cli, home: Path, tmp_path: Path, published: Published
 ) -> None:
     """With no table and no inbox the run says in capitals that its data is simulated."""
-    told = cli("run-batch", "--home", tmp_path / "new").stderr
-    assert told.splitlines() == ["SIMULATED DATA: these are not measurements of real wines"]
+    told, run = cli("run-batch", "--home", tmp_path / "new").stderr.splitlines()
+    assert told == "SIMULATED DATA: these are not measurements of real wines"
+    assert " info run outcome=processed " in run
     shown = published(tmp_path / "new")
     assert build_dataset(shown) == "simulated"
     assert "SIMULATED DATA" in cli("status", "--home", tmp_path / "new").stdout
@@ -714,6 +740,33 @@ def test_simulated_model_is_told_with_every_batch(
     told = cli("run-batch", wines("a.csv"), "--home", home).stderr
     assert build_dataset(published(home)) == "simulated"
     assert "SIMULATED DATA" in told
+
+
+# --- its schedule ---
+
+
+def test_a_run_tells_of_its_schedule(tmp_path: Path, samples: Samples) -> None:
+    """When the next one is due, and what was due and is not there, whoever starts the runs."""
+    home = tmp_path / "home"
+    options = {"home": str(home), "cron": "*/10 * * * *", "source": "simulated", "rounds": 5}
+    noon, shown = 1_767_268_800.0, []
+    for start in (noon, noon + 600, noon + 3605):
+        clock = count(start)  # each look is a second later
+        report = run_batch(load_settings(options, {}), now=partial(next, clock))
+        assert report.run is not None and report.run["schedule"] == "*/10 * * * * UTC"
+        found = samples((home / "metrics" / "wine_drift.prom").read_text())
+        shown.append({key[0]: value for key, value in found.items() if key[1:] == ("red_wine",)})
+    assert [each["wine_drift_runs_missed_total"] for each in shown] == [0, 0, 4]
+    assert [each["wine_drift_runs_skipped_total"] for each in shown] == [0, 0, 0]
+    assert {each["wine_drift_schedule_interval_seconds"] for each in shown} == {600}
+    due = [each["wine_drift_next_run_timestamp_seconds"] - noon for each in shown]
+    assert due == [600, 1200, 4200]
+
+
+def test_a_dry_run_tells_of_no_run(home: Path, red_wine_csv: Path) -> None:
+    """Nothing was recorded of it, so nothing counts as its schedule."""
+    options = {"home": str(home), "data": str(red_wine_csv), "dry_run": True}
+    assert run_batch(load_settings(options, {})).run is None
 
 
 # --- training by hand ---

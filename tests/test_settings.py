@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -22,6 +23,7 @@ from wine_drift.settings import (
     settings_toml,
     specification,
 )
+from wine_drift.timetable import Cron, Every
 
 NAMES = list(specification())
 SELFTEST, MODELS, HISTORY = (main.commands[name] for name in ("selftest", "models", "history"))
@@ -33,6 +35,12 @@ BOUNDED = [
     for side, bound in (("low", f.metadata["low"]), ("high", f.metadata["high"]))
     if bound is not None
 ]
+SAMPLES = {  # of texts that have a form
+    "pushgateway": "https://gateway.example:9091",
+    "cron": "*/5 9-17 * * mon-fri",
+    "timezone": "Europe/Berlin",
+}
+DURATIONS = [name for name, f in specification().items() if f.metadata["duration"]]
 LINES = [line[2:] for line in settings_toml().splitlines() if re.match(r"# \w+ = ", line)]
 
 
@@ -41,12 +49,12 @@ def sample(name: str) -> Any:
     f, wanted = specification()[name], kind(name)
     if f.metadata["choices"]:
         return next(word for word in f.metadata["choices"] if word != f.default)
-    if name == "pushgateway":
-        return "https://gateway.example:9091"
+    if name in SAMPLES:
+        return SAMPLES[name]
     if wanted is bool:
         return not f.default
     if wanted is int:
-        return f.default + 1
+        return (f.default or 0) + 1
     if wanted is float:
         return round(f.default + 0.05, 3)
     return "folder/file.prom" if wanted is Path else "some text"
@@ -54,7 +62,7 @@ def sample(name: str) -> Any:
 
 def partner(name: str) -> dict[str, str]:
     """Return what a setting cannot do without."""
-    pair = {"username": "password_file", "password_file": "username"}
+    pair = {"username": "password_file", "password_file": "username", "drain": "inbox"}
     return {pair[name]: "other"} if name in pair else {}
 
 
@@ -254,6 +262,11 @@ def test_variable_that_is_nearly_a_setting(variable: str, meant: str) -> None:
         "WINE_DRIFT_PORT_9091_TCP",
         "WINE_DRIFT_PORT_9091_TCP_ADDR",
         "WINE_DRIFT_PORT_9091_TCP_PROTO",
+        "WINE_DRIFT_METRICS_PORT",
+        "WINE_DRIFT_METRICS_PORT_80_TCP",
+        "WINE_DRIFT_METRICS_PORT_80_TCP_PORT",
+        "WINE_DRIFT_METRICS_SERVICE_HOST",
+        "WINE_DRIFT_METRICS_SERVICE_PORT_HTTP",
         "WINE_DRIFT_VERSION",
         "WINE_DRIFT_IMAGE",
         "WINE_DRIFT_REQUIRE_STACK",
@@ -325,6 +338,136 @@ def test_bad_value(name: str, raw: Any) -> None:
     """A value of the wrong kind is one mistake that names its place."""
     (line,) = mistakes({name: raw})
     assert line.startswith("--" + name.replace("_", "-") + ": ")
+
+
+@pytest.mark.parametrize("layer", ["file", "variable", "option"])
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        ("900", 900),
+        ("90s", 90),
+        ("15m", 900),
+        ("2h", 7_200),
+        ("7d", 604_800),
+        ("1.5h", 5_400),
+        (" 15 m ", 900),
+        (900, 900),
+        (1.5, 1.5),
+    ],
+)
+def test_durations(name: str, raw: Any, found: float, layer: str) -> None:
+    """Seconds, or a number with a unit, in every layer; in the file a number or a text."""
+    if layer == "file":
+        loaded = load_settings({}, {}, file=write(toml({name: raw})))
+    elif layer == "variable":
+        loaded = load_settings({}, {f"WINE_DRIFT_{name.upper()}": str(raw)})
+    else:
+        loaded = load_settings({name: raw}, {})
+    assert getattr(loaded, name) == found and isinstance(getattr(loaded, name), float)
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("soon", "m", "15 minutes", "15M", "1h30m", "1w", "15m m", "0s", "-15m", "-1"),
+        *("nan", "nanm", "inf", "infd", "1e300d", True, [900]),
+    ],
+)
+def test_bad_durations(name: str, raw: Any) -> None:
+    """What is no time, or no time to wait, is told with what would be one."""
+    (line,) = mistakes({name: raw})
+    assert line.startswith(f"--{name.replace('_', '-')}: ")
+    assert line.endswith("of seconds, nor one with a unit such as 90s, 15m, 2h or 7d")
+
+
+def test_what_is_no_duration_takes_no_unit() -> None:
+    """Numbers of intervals, days and rows are plain."""
+    options = {"max_age": "2h", "days": "7d", "step": "4m", "batch_rows": "9s"}
+    assert len(mistakes(options)) == len(options)
+
+
+def test_the_schedule() -> None:
+    """When runs are due, and the same in words: an interval, or a line and its zone."""
+    loaded = load_settings({}, {})
+    assert (loaded.timetable, loaded.schedule) == (Every(900), "every 900 s")
+    loaded = load_settings({"every": "1.5h"}, {})
+    assert (loaded.timetable, loaded.schedule) == (Every(5400), "every 5400 s")
+    loaded = load_settings({"cron": "@daily"}, {})
+    assert (loaded.timetable, loaded.schedule) == (Cron("@daily", ZoneInfo("UTC")), "@daily UTC")
+    environ = {"WINE_DRIFT_CRON": "0 6 * * *", "WINE_DRIFT_TIMEZONE": "Europe/Berlin"}
+    loaded = load_settings({}, environ)
+    assert loaded.timetable == Cron("0 6 * * *", ZoneInfo("Europe/Berlin"))
+    assert loaded.schedule == "0 6 * * * Europe/Berlin"
+
+
+def test_one_schedule_only() -> None:
+    """An interval and a line, from whatever layers, are one too many."""
+    file = write('every = "15m"\n')
+    told = mistakes({"cron": "@daily"}, file=file)
+    assert told == ["--cron and s.toml: every: both tell when runs start; leave one out"]
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        *("../etc/passwd", "/etc/localtime", "Europe", "Europe/", "Mars/Base", "Europe/Berlin/"),
+        *("UTC ", "Europe\\Berlin", "zone.tab", "M\u00e4rz", "x" * 300, "a\nb"),
+    ],
+)
+@pytest.mark.parametrize("line", ["@daily", None], ids=["with a line", "without"])
+def test_bad_zones(zone: str, line: str | None) -> None:
+    """A zone that there is not is one mistake, with or without a line that needs it."""
+    (told,) = mistakes({"timezone": zone, "cron": line})
+    assert (
+        told == f"--timezone: {zone!r} is no time zone; take a name such as Europe/Berlin, or UTC"
+    )
+
+
+def test_an_empty_zone() -> None:
+    """In a variable it is none; as an option it is a mistake."""
+    assert load_settings({}, {"WINE_DRIFT_TIMEZONE": ""}).timezone == "UTC"
+    assert mistakes({"timezone": ""}) == ["--timezone: '' is not a text"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("61 * * * *", "--cron: minute '61': 61 is out of range; write 0 to 59"),
+        ("* * * *", "--cron: '* * * *': five fields are needed"),
+        ("0 0 30 2 *", "--cron: '0 0 30 2 *': there is no such day"),
+        ("@reboot", "--cron: '@reboot' is no time"),
+        (" ", "--cron: ' ' is not a text"),
+    ],
+)
+def test_bad_lines(line: str, told: str) -> None:
+    """A line that cron would not take, or that never comes, is told before anything runs."""
+    (found,) = mistakes({"cron": line})
+    assert found.startswith(told)
+
+
+def test_mistakes_of_line_and_zone_are_told_together() -> None:
+    """As all others."""
+    assert len(mistakes({"cron": "61 * * * *", "timezone": "Mars/Base"})) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"drain": True}, 1),
+        ({"drain": True, "source": "inbox"}, 1),
+        ({"drain": True, "inbox": "in", "source": "stream"}, 1),
+        ({"drain": True, "inbox": "in", "source": "simulated"}, 1),
+        ({"drain": True, "inbox": "in"}, 0),
+        ({"drain": "yes", "inbox": "in", "source": "inbox"}, 0),
+        ({"drain": False}, 0),
+    ],
+)
+def test_draining_needs_an_inbox(options: dict[str, Any], told: int) -> None:
+    """A stream would never end, or at once."""
+    expected = ["--drain: there is no inbox to empty; set inbox"] * told
+    assert mistakes(options) == expected
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def claim_file(path: Path, source: str = "file") -> Claim:
         raise SettingsError(
             f"batch {path}: {error.strerror}", remedy="name a file that is there and readable"
         ) from error
-    return Claim(digest, path.name, source, path, stamp=stamp)
+    return Claim(digest, _readable(path.name), source, path, stamp=stamp)
 
 
 def check_unchanged(claim: Claim) -> None:
@@ -213,6 +213,15 @@ def keep_rows(rows: pd.DataFrame, claim: Claim, folder: Path) -> Path:
     rows.to_csv(partial, index=False)
     partial.replace(path)
     return path
+
+
+def _readable(name: str) -> str:
+    r"""A file's name, which may be any bytes, as text that can be written and printed anywhere.
+
+    >>> _readable("M\udce4rz\n.csv")
+    'M�rz�.csv'
+    """
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

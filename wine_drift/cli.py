@@ -6,23 +6,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wine_drift.errors import SettingsError, StateUnreadable, Unhealthy, WineDriftError
+from wine_drift.logline import run_line
+from wine_drift.roster import more_waits
 from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
+from wine_drift.voice import bar, log, progress, say, speak, structured, tell, wipe
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 DRIFT_FOUND = 8  # exit code for those who set fail_on
-WIPE = "\r\x1b[K"  # to the start of the line, and clear it
 INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
 STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
 TRAINING = (
@@ -60,6 +61,8 @@ JUDGING = (
     "batch_wait",
 )
 
+TIMING = ("every", "cron", "timezone")
+LOGGING = ("quiet", "log_format", "log_file")
 JUDGED = ("budget", "severity_drift", "severity_major", "min_rows")
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -97,18 +100,17 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except WineDriftError as error:
-            _tell(error)
+            tell(error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted: what was not recorded will be taken again", err=True)
+            say("interrupted: what was not recorded will be taken again")
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise  # the reader of our output went away; click ends quietly
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            remedy = "check rights and free space; what was not recorded will be taken again"
-            _tell(StateUnreadable(f"{place}{error.strerror or error}", remedy=remedy))
-            ctx.exit(StateUnreadable.exit_code)
+            told = _translated(error)
+            tell(told)
+            ctx.exit(told.exit_code)
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
@@ -136,7 +138,9 @@ def main() -> None:
     *KEEPING,
     "threads",
     *PUBLISHING,
-    "every",
+    *TIMING,
+    *LOGGING,
+    "drain",
     "dry_run",
     "json",
     "fail_on",
@@ -144,26 +148,42 @@ def main() -> None:
 def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> None:
     """Process one batch: BATCH, or the next of the inbox or the stream."""
     settings = _settings(file, options)
-    from wine_drift.run import run_batch
-
-    _finish(settings, run_batch(settings, batch, say=_say, progress=_progress))
+    if batch is not None and settings.drain:
+        raise SettingsError(
+            f"{batch} and --drain: one batch, or all of the inbox", remedy="leave one of them out"
+        )
+    code, more = _run_once(settings, batch)
+    while settings.drain and more:
+        latest, more = _run_once(settings, batch)
+        code = code or latest
+    if code:
+        raise SystemExit(code)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[RUN-BATCH OPTIONS]")
-@takes("every", "run_deadline")
+@takes(*TIMING, "run_deadline", "warm", "metrics_port", "metrics_host", *LOGGING, "drain")
 def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
-    """Run run-batch now and at regular intervals, each run in a process of its own."""
-    passed = {"--settings": file, "--home": own.pop("home"), "--every": own["every"]}
-    place = [word for flag, value in passed.items() if value for word in (flag, value)]
-    arguments = [*place, *options]
-    with run_batch_command.make_context("run-batch", list(arguments)) as ctx:  # mistakes now
-        given = {k: v for k, v in ctx.params.items() if k in specification()}
-    settings = _settings(file, own | given)
-    from wine_drift.scheduling import run_every
+    """Run run-batch when it is due, each run in a process of its own, until SIGTERM.
 
-    command = [sys.executable, "-m", "wine_drift", "run-batch", *arguments]
-    run_every(settings.every, command, deadline=settings.run_deadline, say=_say)
+    Due is every so many seconds, or what a line of crontab says (--cron).
+    """
+    shared = {name: own[name] for name in ("home", *TIMING, *LOGGING)}
+    arguments = [*_as_options({"settings": file} | shared), *options, "--no-drain"]
+    with run_batch_command.make_context("run-batch", list(arguments)) as ctx:  # mistakes now
+        given = {k: v for k, v in ctx.params.items() if k in specification() and k != "drain"}
+    if ctx.params["batch"] is not None:
+        raise SettingsError(f"{ctx.params['batch']}: a schedule takes no batch", remedy="set inbox")
+    settings = _settings(file, own | given)
+    from wine_drift.service import keep_running
+
+    context = click.get_current_context()
+
+    def keep_log(line: Mapping[str, Any]) -> None:
+        with context.scope(cleanup=False):  # it is told from a thread, too
+            log(line, file=settings.log_file, show=not settings.quiet or line["level"] == "error")
+
+    keep_running(settings, ["run-batch", *arguments], _once, log=keep_log)
 
 
 @main.command()
@@ -173,7 +193,7 @@ def train(file: str | None, **options: Any) -> None:
     settings = _settings(file, options)
     from wine_drift.run import train_now
 
-    _finish(settings, train_now(settings, say=_say, progress=_progress))
+    _finish(settings, train_now(settings, say=say, progress=progress))
 
 
 @main.command("add-labels")
@@ -185,7 +205,7 @@ def add_labels_command(batch: str, labels: Path, file: str | None, **options: An
     settings = _settings(file, options)
     from wine_drift.labels import add_labels
 
-    _finish(settings, add_labels(settings, batch, labels, progress=_progress))
+    _finish(settings, add_labels(settings, batch, labels, progress=progress))
 
 
 @main.command()
@@ -277,7 +297,7 @@ def _selftest(name: str, text: str, *settings_taken: str) -> None:
         from wine_drift import selftest as tests
         from wine_drift.report import selftest_text
 
-        found = getattr(tests, name)(settings, progress=_bar)
+        found = getattr(tests, name)(settings, progress=bar)
         if settings.json:
             _print_json(found)
         else:
@@ -454,7 +474,7 @@ def history_export(file: str | None, **options: Any) -> None:
         raise SettingsError("no file to write to", remedy="name one with --openmetrics")
     from wine_drift.history import export_history
 
-    told = export_history(settings, settings.openmetrics, progress=_bar)
+    told = export_history(settings, settings.openmetrics, progress=bar)
     click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
 
 
@@ -467,9 +487,9 @@ def demo(file: str | None, **options: Any) -> None:
     from wine_drift.history import export_history
     from wine_drift.report import story_text
 
-    story = make_demo(settings, progress=_bar)
+    story = make_demo(settings, progress=bar)
     if story is not None:
-        _say("SIMULATED DATA: these are not measurements of real wines")
+        say("SIMULATED DATA: these are not measurements of real wines")
         click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
         if story:
             click.echo(story_text(story))
@@ -480,7 +500,7 @@ def demo(file: str | None, **options: Any) -> None:
     if story is None and settings.openmetrics.exists():
         click.echo(f"{settings.openmetrics}: left as it is")
         return
-    told = export_history(settings, settings.openmetrics, progress=_bar)
+    told = export_history(settings, settings.openmetrics, progress=bar)
     click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
 
 
@@ -510,7 +530,75 @@ def health(file: str | None, **options: Any) -> None:
 
 
 def _settings(file: str | None, options: dict[str, Any]) -> Settings:
-    return load_settings(options, os.environ, file=Path(file) if file else None)
+    speak(options.get("log_format") or os.environ.get("WINE_DRIFT_LOG_FORMAT"))  # also of mistakes
+    settings = load_settings(options, os.environ, file=Path(file) if file else None)
+    if "log_format" in options:
+        speak(settings.log_format)
+    return settings
+
+
+def _once(arguments: Sequence[str]) -> None:
+    """A command in the process that a schedule made for it."""
+    main(list(arguments), prog_name="wine-drift")
+
+
+def _as_options(values: Mapping[str, Any]) -> list[str]:
+    """Values of options as words of a command line; None is not given."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def _translated(error: OSError) -> StateUnreadable:
+    """What the system refused, in the user's terms."""
+    place = f"{error.filename}: " if error.filename else ""
+    remedy = "check rights and free space; what was not recorded will be taken again"
+    return StateUnreadable(f"{place}{error.strerror or error}", remedy=remedy)
+
+
+def _run_once(settings: Settings, batch: Path | None) -> tuple[int, bool]:
+    """One run with all that is told of it: its exit code, and whether more batches wait."""
+    from wine_drift.record import Report
+    from wine_drift.report import run_text
+    from wine_drift.run import run_batch
+
+    started, report = time.monotonic(), Report({})
+    error: WineDriftError | None = None
+    try:
+        report = run_batch(settings, batch, say=say, progress=progress)
+    except WineDriftError as raised:
+        error = raised
+    except OSError as raised:
+        error = _translated(raised)
+    error = error or report.error
+    code = error.exit_code if error else _drift_found(settings, report.record)
+    line = run_line(
+        report.record,
+        report.run,
+        error,
+        at=time.time(),
+        pipeline=settings.pipeline,
+        duration=time.monotonic() - started,
+        exit_code=code,
+        news=report.news or code != 0,
+    )
+    show = not settings.quiet or line["level"] != "info"
+    if report.record and show and (settings.json or not structured()):
+        _answer(settings, report.record, run_text)
+    log(line, file=settings.log_file, show=show, error=error)
+    return code, more_waits(report.run)
+
+
+def _drift_found(settings: Settings, record: Mapping[str, Any]) -> int:
+    """The exit code of a run that ended well."""
+    alarms = {"never": (), "drift": ("drift", "major"), "major": ("major",)}[settings.fail_on]
+    found = record["outcome"] == "processed" and record["drift"]["status"] in alarms
+    return DRIFT_FOUND if found else 0
 
 
 def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None, set[str]]:
@@ -528,7 +616,7 @@ def _answer(
     error: WineDriftError | None = None,
 ) -> None:
     """Print what came of a command; its error, if there is one, goes on to `Commands.invoke`."""
-    _wipe()
+    wipe()
     if settings.json:
         _print_json(record)
     else:
@@ -538,49 +626,11 @@ def _answer(
 
 
 def _finish(settings: Settings, report: Report) -> None:
-    """Print what the run did."""
+    """Print what came of training or of late labels."""
     from wine_drift.report import run_text
 
     _answer(settings, report.record, run_text, report.error)
-    alarms = {"never": (), "drift": ("drift", "major"), "major": ("major",)}[settings.fail_on]
-    drift = report.record["drift"]
-    if report.record["outcome"] == "processed" and drift["status"] in alarms:
-        raise SystemExit(DRIFT_FOUND)
 
 
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _say(line: str) -> None:
-    """What a person should know, also in cron's mail."""
-    _wipe()
-    click.echo(line, err=True)
-
-
-def _progress(line: str) -> None:
-    """What takes long, where somebody waits for it; each line takes the place of the last."""
-    if sys.stderr.isatty():
-        click.echo(f"{WIPE}{line} ...", err=True, nl=False)
-
-
-def _wipe() -> None:
-    """Before anything else is printed."""
-    if sys.stderr.isatty():
-        click.echo(WIPE, err=True, nl=False)
-
-
-def _bar(steps: Sequence[T]) -> Iterable[T]:
-    """A progress bar, where somebody waits for it."""
-    from tqdm import tqdm
-
-    bar: Iterable[T] = tqdm(steps, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
-    return bar
-
-
-def _tell(error: WineDriftError) -> None:
-    _wipe()
-    for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
-    if error.remedy:
-        click.echo(f"       {error.remedy}", err=True)

@@ -23,6 +23,7 @@ LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drift": 3, "major": 4}
 QUALITY_LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drop": 3}
 OUTCOMES = ("success", "quarantined")
 PUSH_FAILURES = ("connection", "timeout", "rejected")
+RUN_ENDS = ("deadline", "killed", "crashed")
 RETRAIN_REASONS = ("drift_major", "quality_drop", "follow_up", "forced", "manual")
 RETRAIN_OUTCOMES = ("promoted", "rejected", "waiting", "failed")
 ACTIONS = ("keep", "hold", "retrain")
@@ -41,6 +42,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_trained_timestamp_seconds": ((), "When the champion was trained."),
     "model_training_rows": ((), "Rows that the champion was trained on."),
     "schedule_interval_seconds": ((), "Longest expected time between the starts of two runs."),
+    "next_run_timestamp_seconds": ((), "When the next run is due, as of the last one."),
     "last_run_timestamp_seconds": ((), "End of the last run."),
     "last_success_timestamp_seconds": ((), "End of the last run without an error."),
     "last_run_success": ((), "1 if the last run ended without an error, else 0."),
@@ -135,6 +137,9 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "late_labels": ((), "Labels that came after their batch."),
     "retrains": (("reason", "outcome"), "Retrainings tried."),
     "push_failures": (("reason",), "Pushes that failed; told by the next that succeeds."),
+    "runs_missed": ((), "Runs that were due and did not take place."),
+    "runs_skipped": ((), "Runs that were due while an earlier one was still at work."),
+    "runs_ended": (("reason",), "Runs that the scheduler ended or found dead."),
 }
 # On no dashboard and in no rule: to be asked for, when one of the others is being explained.
 READING_ONLY = frozenset(
@@ -312,6 +317,10 @@ def _counters(out: _Families, counters: Mapping[tuple[str, Labels], float]) -> N
             total("retrains", reason=reason, outcome=outcome)
     for reason in PUSH_FAILURES:
         total("push_failures", reason=reason)
+    total("runs_missed")
+    total("runs_skipped")
+    for reason in RUN_ENDS:
+        total("runs_ended", reason=reason)
 
 
 def _champion(out: _Families, manifest: Mapping[str, Any]) -> None:
@@ -327,6 +336,7 @@ def _reference(out: _Families, measures: Mapping[str, float | None]) -> None:
 
 def _run(out: _Families, run: Mapping[str, Any]) -> None:
     out.gauge("schedule_interval_seconds", run["interval"])
+    out.gauge("next_run_timestamp_seconds", run.get("next_run"))  # early releases did not tell
     out.gauge("last_run_timestamp_seconds", run["finished_at"])
     out.gauge("last_run_success", run["success"])
     out.gauge("last_run_duration_seconds", run["duration"])

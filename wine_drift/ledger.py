@@ -213,6 +213,11 @@ class Ledger:
             ).fetchall()
         return self._parsed(rows[0][0]) if len(rows) == 1 else None
 
+    def last_run(self) -> dict[str, Any] | None:
+        """What was told of the last run, as in Snapshot.run; None before the first."""
+        run: dict[str, Any] | None = self._fact("run")
+        return run
+
     def next_sequence(self) -> int:
         """Number that the next batch will get."""
         return int(self._one("SELECT coalesce(max(sequence), 0) + 1 FROM batches") or 1)
@@ -542,6 +547,11 @@ class Ledger:
             self._tell(execute, "retraining", json.dumps(told))
 
     def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
+        for name in ("missed", "skipped"):
+            if run.get(name):
+                self._count(execute, f"runs_{name}", (), run[name])
+        if run.get("ended"):
+            self._count(execute, "runs_ended", (("reason", run["ended"]),), 1)
         self._tell(execute, "run", json.dumps(run))
         if run["success"]:
             self._tell(execute, "success", run["finished_at"])

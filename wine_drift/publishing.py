@@ -11,21 +11,32 @@ import contextlib
 import http.client
 import os
 import random
+import socket
 import ssl
+import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+import wsgiref.simple_server
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
 from urllib.error import HTTPError, URLError
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest, push_to_gateway
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    generate_latest,
+    make_wsgi_app,
+    push_to_gateway,
+)
 from prometheus_client.registry import Collector
 
-from wine_drift.errors import PushFailed
+from wine_drift.errors import PushFailed, SettingsError, WineDriftError
 
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the attempts; one attempt more than pauses
 _AGAIN = "`wine-drift push` repeats it"
@@ -299,3 +310,98 @@ def write_textfile(families: Sequence[Metric], path: Path) -> None:
             reason="rejected",
             remedy=f"make {path.parent} a writable folder or correct the path; {_AGAIN}",
         ) from error
+
+
+class _Server(ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    """One thread a request; a slow reader holds nobody up, nor the end of the process."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's asks the name service, which may take a minute
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away, or never says what it wants, is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Server6(_Server):
+    """The same for addresses with colons."""
+
+    address_family = socket.AF_INET6
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    """Quiet: a line for each scrape would be all that the log holds."""
+
+    timeout = 30  # seconds for a request to arrive
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serve(read: Callable[[], Sequence[Metric]], *, host: str, port: int) -> Iterator[str]:
+    """Answer `GET /metrics` in threads for as long as the block lasts.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the full set; called for each request. What it raises as a WineDriftError is told
+        with status 503, so that a scrape fails rather than shows old figures.
+    host : str
+        Address of this machine to listen on.
+    port : int, 0..65535
+        0: one that is free.
+
+    Yields
+    ------
+    str
+        Host and port.
+
+    Raises
+    ------
+    SettingsError
+        The address cannot be had.
+
+    Examples
+    --------
+    >>> with serve(list, host="127.0.0.1", port=0) as address:
+    ...     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+    ...         answer.status, answer.read()
+    (200, b'')
+    """
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        plain = [("Content-Type", "text/plain; charset=utf-8")]
+        if environ["PATH_INFO"] not in ("/metrics", "/"):
+            start_response("404 Not Found", plain)
+            return [b"there is /metrics\n"]
+        try:
+            registry = _registry(read())
+        except WineDriftError as error:
+            start_response("503 Service Unavailable", plain)
+            return [f"{error}\n".encode()]
+        answer: Iterable[bytes] = make_wsgi_app(registry)(environ, start_response)
+        return answer
+
+    kind, shown = (_Server6, f"[{host}]") if ":" in host else (_Server, host)
+    try:
+        server = wsgiref.simple_server.make_server(host, port, app, kind, _Handler)
+    except (OSError, OverflowError) as error:
+        raise SettingsError(
+            f"metrics on {shown}:{port}: {getattr(error, 'strerror', None) or error}",
+            remedy="choose another metrics_port or metrics_host",
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield f"{shown}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -41,6 +41,8 @@ class Report:
 
     record: dict[str, Any]
     error: WineDriftError | None = None
+    run: Mapping[str, Any] | None = None  # as in Snapshot.run; None: nothing was recorded of it
+    news: bool = False  # whether something is otherwise than after the batch before
 
 
 def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
@@ -55,6 +57,24 @@ def build_record(outcome: str, **parts: Any) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"unknown parts of a record: {sorted(unknown)}")
     return {"outcome": outcome, **{key: parts.get(key) for key in PARTS}, "push": None}
+
+
+def is_news(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether a person should look at a processed batch.
+
+    So it is when an alarm begins or ends, decisions come to be held for faults of the source, or a
+    challenger was tried. An alarm that goes on was told already.
+    """
+    return record["retraining"] is not None or _state(record) != _state(before)
+
+
+def _state(record: Mapping[str, Any] | None) -> tuple[str, bool, bool]:
+    if record is None:
+        return "ok", False, False
+    drift = record["drift"]["status"]
+    alarm = drift if drift in ("drift", "major") else "ok"
+    held = "data_fault" in record["decision"]["reasons"]
+    return alarm, record["quality"]["status"] == "drop", held
 
 
 def batch_part(

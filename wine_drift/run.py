@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -45,10 +45,12 @@ from wine_drift.record import (
     decision_part,
     drift_part,
     drift_status,
+    is_news,
     quality_part,
     quality_status,
     thresholds_part,
 )
+from wine_drift.roster import run_part
 from wine_drift.rows import LabelledRows, ScoredRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened, row_names, screen, set_aside_rows
@@ -112,7 +114,7 @@ def run_batch(
                 publish(settings, ledger)  # the failure itself is what is published
             raise
         report.record["push"], failure = publish(settings, ledger)
-        return Report(report.record, report.error or failure)
+        return replace(report, error=report.error or failure)
 
 
 def train_now(
@@ -151,9 +153,13 @@ class _Run:
     now: Callable[[], float]
     say: Say
     progress: Say
+    started_at: float = field(init=False)
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, float] = field(default_factory=dict)
     claim: batches.Claim | None = None
+
+    def __post_init__(self) -> None:
+        self.started_at = self.now()
 
     # --- the order of things ---
 
@@ -188,15 +194,17 @@ class _Run:
         fresh = self.champion.unseen(fresh)
         answer = self.answer(measured, fresh)
         record = self.describe(claim, screened, measured, answer, seen=seen)
+        before, told = self.ledger.find(""), None
         if not self.settings.dry_run:
             if not screened.accepted.all():
                 kept = set_aside_rows(frame, screened, self.schema)
                 batches.keep_rows(kept, claim, self.settings.home / "quarantine")
-            self.commit(
+            told = self.commit(
                 claim, measured, fresh, answer, self.scored(frame, screened, measured), record
             )
             self.tidy(claim, "archive")
-        return Report(record, retraining_failure(record["retraining"]))
+        failure = retraining_failure(record["retraining"])
+        return Report(record, failure, told, is_news(record, before))
 
     def take(self, path: Path | None) -> batches.Claim | None:
         """Choose the batch; nothing changes yet but files that an earlier run left behind."""
@@ -323,20 +331,21 @@ class _Run:
         answer: Answer,
         scored: ScoredRows,
         record: dict[str, Any],
-    ) -> None:
-        """The one transaction."""
+    ) -> Mapping[str, Any]:
+        """The one transaction; gives what it tells of the run."""
         failed = retraining_failure(record["retraining"]) is not None
         outcome = "retraining_failed" if failed else "processed"
         cursor: Cursor | None = None
         if claim.path is None:
             supply = self.needed_supply("the batch is gone")
             cursor = advance(self.champion.cursor(supply), claim)
+        run = self.facts(success=not failed, outcome=outcome)
         self.ledger.commit_batch(
             Commit(
                 content_id=claim.content_id,
                 outcome="processed",
                 record=record,
-                at=(run := self.facts(success=not failed, outcome=outcome))["finished_at"],
+                at=run["finished_at"],
                 run=run,
                 counters=_counters(record),
                 cursor=cursor,
@@ -353,6 +362,7 @@ class _Run:
             ),
             self.champion.bounds,
         )
+        return run
 
     def distrusted_since(self, measured: Measurement) -> int | None:
         """Rows from this batch on are not to be learnt from; what others judged stays trusted."""
@@ -363,9 +373,7 @@ class _Run:
 
     def idle(self, outcome: str) -> Report:
         """There is no batch, and that is fine."""
-        if not self.settings.dry_run:
-            self.ledger.record_run(self.facts(success=True, outcome=outcome))
-        return Report(build_record(outcome))
+        return Report(build_record(outcome), run=self.told(success=True, outcome=outcome))
 
     def told_before(self, claim: batches.Claim, done: Mapping[str, Any]) -> Report:
         """The same content again: nothing is counted twice."""
@@ -377,9 +385,8 @@ class _Run:
             error = BadBatch(
                 f"{claim.name}: refused before: {done['error']}", remedy="send a corrected file"
             )
-        if not self.settings.dry_run:
-            self.ledger.record_run(self.facts(success=error is None, outcome=record["outcome"]))
-        return Report(record, error)
+        run = self.told(success=error is None, outcome=record["outcome"])
+        return Report(record, error, run)
 
     def quarantine(self, claim: batches.Claim, error: WineDriftError) -> Report:
         """The file as a whole is bad: record why, and put it where it harms nobody."""
@@ -390,14 +397,15 @@ class _Run:
             batch={"id": claim.batch_id, "name": claim.name, "source": claim.source},
             error=detail,
         )
-        place = ""
+        place, run = "", None
         if not self.settings.dry_run:
+            run = self.facts(success=False, outcome="quarantined")
             self.ledger.commit_batch(
                 Commit(
                     content_id=claim.content_id,
                     outcome="quarantined",
                     record=record,
-                    at=(run := self.facts(success=False, outcome="quarantined"))["finished_at"],
+                    at=run["finished_at"],
                     run=run,
                     change=self.ledger.change(),
                     counters={("batches", (("outcome", "quarantined"),)): 1},
@@ -406,7 +414,15 @@ class _Run:
             )
             kept = self.tidy(claim, "quarantine")
             place = f"; it is kept in {kept}" if kept else ""
-        return Report(record, BadBatch(f"{name}: {detail}{place}", remedy=error.remedy))
+        return Report(record, BadBatch(f"{name}: {detail}{place}", remedy=error.remedy), run)
+
+    def told(self, *, success: bool, outcome: str) -> dict[str, Any] | None:
+        """Record a run that changes nothing else; gives what it tells."""
+        if self.settings.dry_run:
+            return None
+        run = self.facts(success=success, outcome=outcome)
+        self.ledger.record_run(run)
+        return run
 
     def tidy(self, claim: batches.Claim, place: str) -> Path | None:
         """Put the file of a batch that the ledger knows into archive or quarantine."""
@@ -526,19 +542,22 @@ class _Run:
     def facts(self, *, success: bool, outcome: str) -> dict[str, Any]:
         """What is published about the run."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {
-            "finished_at": self.now(),
-            "version": version("wine-drift"),
-            "python_version": python_version(),
-            "interval": self.settings.every,
-            "success": success,
-            "outcome": outcome,
-            "duration": time.monotonic() - self.started,
-            "stages": dict(self.stages),
-            "max_rss_bytes": peak if sys.platform == "darwin" else peak * 1024,
-            "pending": self.pending(),
-            "dataset": self.dataset,
-        }
+        return run_part(
+            self.ledger.last_run(),
+            self.settings.timetable,
+            schedule=self.settings.schedule,
+            started_at=self.started_at,
+            finished_at=self.now(),
+            success=success,
+            outcome=outcome,
+            version=version("wine-drift"),
+            python_version=python_version(),
+            duration=time.monotonic() - self.started,
+            stages=dict(self.stages),
+            max_rss_bytes=peak if sys.platform == "darwin" else peak * 1024,
+            pending=self.pending(),
+            dataset=self.dataset,
+        )
 
     @property
     def dataset(self) -> str:

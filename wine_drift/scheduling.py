@@ -2,114 +2,200 @@
 
 A crash, a leak or a hang of one run does not touch the next. Late wake-ups are made up for once,
 and no two runs overlap; the lock of the home holds that even beside another scheduler.
+
+Runs are forked from a process that has done the imports and nothing else, so they start in
+milliseconds and still share no memory that any of them has written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from types import FrameType
+from typing import Protocol
+
+from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 GRACE = 10.0  # seconds between asking a hung run to end and ending it
+BUG, LOST = 1, 255  # exit codes: of a traceback, and of a process that nobody could wait for
 
 
-def run_every(
-    seconds: float,
-    command: Sequence[str],
-    *,
-    deadline: float,
-    say: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Run a command now and every so many seconds, until SIGTERM or SIGINT.
+class Timetable(Protocol):
+    """When runs are due, in Unix seconds."""
+
+    def due_after(self, moment: float, *, since: float) -> float:
+        """The first time after a moment, for a schedule that began at `since`."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    code: int  # its exit code; negative: the signal that killed it
+    reason: str | None  # deadline, killed or crashed; None: it ended by itself
+
+
+class Scheduler:
+    """Starts runs when they are due, until SIGTERM or SIGINT.
 
     The signal lets the run in hand finish; a second one ends it at once, and its batch is taken
-    again later. Returns when the last run has ended.
+    again later.
 
     Parameters
     ----------
-    seconds : float, > 0
-        From start to start. A run that takes longer delays the next, and is not doubled.
-    command : sequence of str
-        Program and arguments; its output is passed through.
+    target : callable
+        What a run's process calls; a function of a module, since it is found by its name there.
+    preload : sequence of str
+        Modules that are imported once for all runs; none: each run imports for itself.
     deadline : float
         Seconds after which a run is ended.
-    say : callable
-        Told of a run that did not end well.
     """
-    from apscheduler.schedulers.blocking import BlockingScheduler
 
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a late start is no news
-    scheduler = BlockingScheduler(
-        timezone=UTC,
-        # The default grace of one second loses every run that wakes up late.
-        job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
-    )
-    child = _Child()
-
-    def run() -> None:
-        code = child.run(command, deadline=deadline)
-        if code != 0:
-            say(f"the run ended with exit code {code}")
-
-    def shut_down() -> None:
-        while not scheduler.running:  # the signal came while it was starting
-            time.sleep(0.01)
-        scheduler.shutdown()
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if child.stopping:
-            child.kill()
-            return
-        child.stopping = True
-        # shutdown() waits for the run in hand, and a signal handler must not
-        threading.Thread(target=shut_down, name="shutdown").start()
-
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        scheduler.add_job(
-            run, "interval", seconds=seconds, next_run_time=datetime.now(UTC), id="run-batch"
-        )
-        scheduler.start()
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-class _Child:
-    """The run in hand."""
-
-    def __init__(self) -> None:
+    def __init__(
+        self, target: Callable[[Sequence[str]], None], preload: Sequence[str], *, deadline: float
+    ) -> None:
         self.stopping = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._hurry = False
+        self._target, self._deadline = target, deadline
+        self._pid: int | None = None  # of the run in hand
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(preload))
+        os.environ["PYTHONSAFEPATH"] = "1"  # no module from the folder that we happen to be in
 
-    def run(self, command: Sequence[str], *, deadline: float) -> int:
-        """Run to the end, or to the deadline, and give the exit code."""
-        # A session of its own: Ctrl-C on our terminal must not cut it
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-            self._process = process
-            try:
-                return process.wait(deadline)
-            except subprocess.TimeoutExpired:
+    def keep(self, timetable: Timetable, job: Callable[[], None], *, first: float) -> None:
+        """Call the job at `first` (Unix seconds) and whenever it is due; returns after a signal.
+
+        The job runs in a thread. A call that takes longer than the schedule allows is not doubled:
+        what became due meanwhile is left out. What became due while the machine slept is made up
+        for by one call.
+        """
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a late start is no news
+        scheduler = BlockingScheduler(
+            timezone=UTC,
+            # The default grace of one second loses every run that wakes up late.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+
+        def shut_down() -> None:
+            while not scheduler.running:  # the signal came while it was starting
+                time.sleep(0.01)
+            scheduler.shutdown()
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                self._hurry = True
+                self._signal(signal.SIGKILL)
+                return
+            self.stopping = True
+            # shutdown() waits for the run in hand, and a signal handler must not
+            threading.Thread(target=shut_down, name="shutdown").start()
+
+        stops = (signal.SIGTERM, signal.SIGINT)
+        earlier = {number: signal.signal(number, stop) for number in stops}
+        try:
+            with _sheltered(), contextlib.suppress(OSError):  # each run tries again
+                forkserver.ensure_running()  # it begins to import; the first run waits for that
+            scheduler.add_job(
+                job,
+                _Due(timetable),
+                next_run_time=datetime.fromtimestamp(first, UTC),
+                id="run-batch",
+            )
+            scheduler.start()
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def run(self, arguments: Sequence[str]) -> Ending:
+        """Call the target in a process of its own, and wait for it up to the deadline."""
+        process = self._start(arguments)
+        self._pid = process.pid
+        try:
+            if self._hurry:  # the second signal came while it was starting
+                self._signal(signal.SIGKILL)
+            process.join(self._deadline)
+            late = process.exitcode is None
+            if late:
                 self._signal(signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return process.wait(GRACE)
-                self.kill()
-                return process.wait()
-            finally:
-                self._process = None
+                process.join(GRACE)
+                self._signal(signal.SIGKILL, young=False)  # also to what it has left behind
+                process.join()
+            code = LOST if process.exitcode is None else process.exitcode
+        finally:
+            self._pid = None
+        process.close()
+        if late:
+            return Ending(code, "deadline")
+        if code < 0:
+            return Ending(code, "killed")
+        return Ending(code, "crashed" if code in (BUG, LOST) else None)
 
-    def kill(self) -> None:
-        """End it at once, with everything that it started."""
-        self._signal(signal.SIGKILL)
+    def _start(self, arguments: Sequence[str]) -> BaseProcess:
+        what = (self._target, list(arguments))
+        process: BaseProcess = self._context.Process(target=_apart, args=what)
+        with _sheltered():
+            try:
+                process.start()
+            except (OSError, EOFError):  # its socket in the temporary folder is gone, say
+                process = multiprocessing.get_context("spawn").Process(target=_apart, args=what)
+                process.start()
+        return process
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
+    def _signal(self, number: signal.Signals, *, young: bool = True) -> None:
+        """Send a signal to the run in hand, and to everything that it started.
+
+        A young run may be no group yet; of an older one that is gone the number may be another's.
+        """
+        pid = self._pid
+        if pid is None:
+            return
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+                if young:
+                    os.kill(pid, number)
+
+
+@contextlib.contextmanager
+def _sheltered() -> Iterator[None]:
+    """Ctrl-C on our terminal does not reach what is started in the block, however young it is."""
+    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def _apart(target: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """In the run's own process."""
+    os.setsid()  # Ctrl-C on our terminal must not cut it
+    target(arguments)
+
+
+class _Due:
+    """A timetable as APScheduler asks for it."""
+
+    def __init__(self, timetable: Timetable) -> None:
+        self._timetable = timetable
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """The next time; those that passed while nobody was awake are one."""
+        since = (previous or now).timestamp()
+        moment = max(since, now.timestamp())
+        return datetime.fromtimestamp(self._timetable.due_after(moment, since=since), UTC)
+
+
+BaseTrigger.register(_Due)

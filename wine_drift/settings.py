@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,13 +22,19 @@ from urllib.parse import urlsplit
 from wine_drift.errors import SettingsError
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from wine_drift.detector import Limits
+    from wine_drift.timetable import Cron, Every
 
 ENV_PREFIX = "WINE_DRIFT_"
 ENV_SETTINGS_FILE = "WINE_DRIFT_SETTINGS"
 DEFAULT_FILE = "wine-drift.toml"
 _NOT_SETTINGS = {ENV_SETTINGS_FILE, "WINE_DRIFT_REQUIRE_STACK"}
+# Kubernetes makes such for every service in sight; one may be called wine-drift-metrics.
+_LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
 
+STREAMS = ("stream", "simulated")
 SCENARIOS = (
     "none",
     "ramp",
@@ -55,9 +63,11 @@ def _key(
     choices: tuple[str, ...] = (),
     factory: Callable[[], Any] | None = None,
     section: str = "",
+    duration: bool = False,
 ) -> Any:
-    """One setting: help text, default and what it may be."""
+    """One setting: help text, default and what it may be; a duration may be told as 15m."""
     metadata = {"help": text, "low": low, "high": high, "choices": choices, "section": section}
+    metadata["duration"] = duration
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -79,7 +89,7 @@ class Settings:
     source: str = _key(
         "where batches come from; auto: the inbox if one is set, else the stream of the table",
         "auto",
-        choices=("auto", "inbox", "stream", "simulated"),
+        choices=("auto", "inbox", *STREAMS),
         section="The stream: a table cut into batches, or an endless simulated one",
     )
     batch_rows: int = _key("rows of one batch of the stream", 100, low=1)
@@ -146,10 +156,13 @@ class Settings:
     )
     waiting_rows: int = _key("scored rows kept until their labels come", 1_000_000, low=100)
     label_wait: float = _key(
-        "seconds that retraining may wait for labels before that is an alert", 604_800.0, low=1
+        "seconds that retraining may wait for labels before that is an alert",
+        604_800.0,
+        low=1,
+        duration=True,
     )
     batch_wait: float = _key(
-        "seconds without a new batch from which that is an alert", 604_800.0, low=1
+        "seconds without a new batch from which that is an alert", 604_800.0, low=1, duration=True
     )
     row_id: str | None = _key("column of batch files that names each row; add-labels goes by it")
     threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
@@ -160,8 +173,8 @@ class Settings:
     )
     textfile: Path | None = _key("file for node_exporter's textfile collector (*.prom)")
     pipeline: str = _key("name of this job in the metrics, one for each home", "red_wine")
-    push_timeout: float = _key("seconds for one attempt to push", 5.0, low=0.1)
-    push_deadline: float = _key("seconds for all attempts together", 20.0, low=0.1)
+    push_timeout: float = _key("seconds for one attempt to push", 5.0, low=0.1, duration=True)
+    push_deadline: float = _key("seconds for all attempts together", 20.0, low=0.1, duration=True)
     username: str | None = _key("user name for the Pushgateway")
     password_file: Path | None = _key("file that holds the password for the Pushgateway")
     ca_file: Path | None = _key("certificates to trust for https")
@@ -178,14 +191,34 @@ class Settings:
         "never",
         choices=("never", "drift", "major"),
     )
-    repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
-    horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
+    drain: bool = _key("go on until the inbox is empty", False)
+    quiet: bool = _key("print only what a person should look at", False)
+    log_format: str = _key("the line on stderr about each run", "text", choices=("text", "json"))
+    log_file: Path | None = _key("file to which that line is added, also when quiet")
+
     every: float = _key(
-        "seconds from the start of one run to the next; alerts and health go by it",
+        "seconds from the start of one run to the next, such as 900 or 15m",
         900.0,
         low=1,
+        section="When runs start, whoever starts them: alerts, missed runs and health go by it",
+        duration=True,
     )
-    run_deadline: float = _key("schedule: seconds after which a run is ended", 3_600.0, low=1)
+    cron: str | None = _key('the same as a line of crontab, such as "*/15 * * * *"')
+    timezone: str = _key("zone of that line, such as Europe/Berlin", "UTC")
+    run_deadline: float = _key(
+        "schedule: seconds after which a run is ended", 3_600.0, low=1, duration=True
+    )
+    warm: bool = _key(
+        "schedule: keep one process ready from which runs start at once; takes some 200 MB", True
+    )
+    metrics_port: int | None = _key("schedule: port that serves /metrics", low=0, high=65535)
+    metrics_host: str = _key(
+        "schedule: address that serves it; the default is reached from this machine only",
+        "127.0.0.1",
+    )
+
+    repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
+    horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
     openmetrics: Path | None = _key("history export, demo: file to write the past to")
     since: str | None = _key("history export: from when on, such as 2026-11-23T06:00 (UTC)")
     until: str | None = _key("history export: up to when (default: now)")
@@ -214,6 +247,20 @@ class Settings:
         from wine_drift.detector import Limits
 
         return Limits(self.budget, self.severity_drift, self.severity_major, self.min_rows)
+
+    @property
+    def timetable(self) -> Cron | Every:
+        """When runs are due."""
+        from wine_drift.timetable import Cron, Every
+
+        if self.cron is None:
+            return Every(self.every)
+        return Cron(self.cron, _zone(self.timezone))
+
+    @property
+    def schedule(self) -> str:
+        """The same in words."""
+        return f"every {self.every:g} s" if self.cron is None else f"{self.cron} {self.timezone}"
 
 
 def scenarios(text: str, start: int) -> list[tuple[str, int]]:
@@ -341,6 +388,8 @@ def _layers(
                     mistakes.append(f"{path}: {key}: unknown{_suggest(key, list(known))}")
     variables = {ENV_PREFIX + name.upper(): name for name in known}
     for variable in sorted(environ):
+        if _LINK.search(variable) or (variable.endswith("_PORT") and "://" in environ[variable]):
+            continue
         if variable in variables and environ[variable] != "":
             yield variables[variable], variable, environ[variable]
         elif variable.startswith(ENV_PREFIX) and variable not in (*variables, *_NOT_SETTINGS):
@@ -373,6 +422,9 @@ def _parse(name: str, raw: Any) -> Any:
             f" {sign} {bound:g}" for sign, bound in ((">=", low), ("<=", high)) if bound is not None
         )
         noun = ("a whole number" if wanted is int else "a number") + bounds
+        if metadata["duration"]:
+            noun += " of seconds, nor one with a unit such as 90s, 15m, 2h or 7d"
+            raw = _seconds(raw)
         try:
             value = wanted(raw) if not isinstance(raw, bool | float) else wanted(float(raw))
             whole = wanted is float or float(value) == float(raw)
@@ -396,9 +448,55 @@ def _parse(name: str, raw: Any) -> Any:
         raise ValueError(f"{str(raw)!r}: {error}") from None
 
 
+def _seconds(raw: Any) -> Any:
+    """15m -> 900; what is none of this form stays as it is.
+
+    >>> _seconds("1.5h"), _seconds("90"), _seconds("soon")
+    (5400.0, '90', 'soon')
+    """
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    if isinstance(raw, str) and raw.strip()[-1:] in units:
+        with contextlib.suppress(ValueError):
+            return float(raw.strip()[:-1]) * units[raw.strip()[-1]]
+    return raw
+
+
+def _zone(name: str) -> tzinfo:
+    """A time zone by its name; ValueError if there is none."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # a folder of zones is an OSError
+        raise ValueError(
+            f"{name!r} is no time zone; take a name such as Europe/Berlin, or UTC"
+        ) from None
+
+
+def _check_schedule(values: Mapping[str, Any], places: Mapping[str, str]) -> Iterator[str]:
+    """Mistakes in when runs are due."""
+    if "cron" in values and "every" in values:
+        yield f"{places['cron']} and {places['every']}: both tell when runs start; leave one out"
+    zone: tzinfo = UTC
+    try:
+        zone = _zone(values["timezone"]) if "timezone" in values else zone
+    except ValueError as error:
+        yield f"{places['timezone']}: {error}"
+    if "cron" not in values:
+        return
+    from wine_drift.timetable import Cron
+
+    try:
+        Cron(values["cron"], zone)
+    except ValueError as error:
+        yield f"{places['cron']}: {error}"
+
+
 def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
     """Mistakes that no single value shows."""
-    mistakes = []
+    mistakes = list(_check_schedule(values, places))
+    if values.get("drain") and ("inbox" not in values or values.get("source") in STREAMS):
+        mistakes.append(f"{places['drain']}: there is no inbox to empty; set inbox")
     drift = values.get("severity_drift", Settings.severity_drift)
     if values.get("severity_major", Settings.severity_major) < drift:
         place = places.get("severity_major") or places.get("severity_drift")

@@ -1,0 +1,168 @@
+"""The long-running job: runs when they are due, what became of those that died, /metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from platform import python_version
+from typing import Any
+
+from prometheus_client import Metric
+
+from wine_drift.errors import AlreadyRunning, WineDriftError
+from wine_drift.ledger import Ledger
+from wine_drift.locking import locked
+from wine_drift.logline import log_line, run_line, stamp
+from wine_drift.outbox import families, publish
+from wine_drift.publishing import serve
+from wine_drift.roster import more_waits, run_part
+from wine_drift.scheduling import Ending, Scheduler
+from wine_drift.settings import Settings
+
+Log = Callable[[dict[str, Any]], None]
+
+# What a run of 100 rows imports. Nothing here may start a thread: a thread does not survive a fork.
+WARM = (
+    *("wine_drift.cli", "wine_drift.scheduling", "wine_drift.run", "wine_drift.report"),
+    *("sklearn.model_selection", "pyarrow.pandas_compat", "pandas.io.formats.csvs"),
+)
+# Exit codes of runs that are done with their batch, so that the next one may follow at once.
+MOVED_ON = frozenset({0, 3, 4, 8, 9})
+
+
+def keep_running(
+    settings: Settings,
+    arguments: Sequence[str],
+    once: Callable[[Sequence[str]], None],
+    *,
+    log: Log = lambda line: None,
+) -> None:
+    """Run the job whenever it is due, until SIGTERM or SIGINT; returns when the last run ended.
+
+    The first run is due as if the schedule had never stopped: at once if one was missed since the
+    last run of this home.
+
+    Parameters
+    ----------
+    settings : Settings
+    arguments : sequence of str
+        What `once` is given in the process of each run.
+    once : callable
+        A function of a module: one run, which ends the process with an exit code.
+    log : callable
+        Told of the schedule, and of runs that could not tell of themselves.
+
+    Raises
+    ------
+    WineDriftError
+        The ledger cannot be read, or the port of /metrics cannot be had. No run was started.
+    """
+    timetable = settings.timetable
+    scheduler = Scheduler(once, WARM if settings.warm else (), deadline=settings.run_deadline)
+
+    def job() -> None:
+        while _one(settings, scheduler, arguments, log) and not scheduler.stopping:
+            pass
+
+    with _served(settings) as address:
+        first = _first(settings)
+        log(
+            log_line(
+                time.time(),
+                "info",
+                "schedule",
+                schedule=settings.schedule,
+                longest_gap=timetable.longest_gap,
+                next_run=stamp(first),
+                metrics=address,
+            )
+        )
+        scheduler.keep(timetable, job, first=first)
+    log(log_line(time.time(), "info", "stopped"))
+
+
+def _first(settings: Settings) -> float:
+    """When the first run is due, in Unix seconds."""
+    now = time.time()
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        last = ledger.last_run()
+    if last is not None:
+        began = min(float(last.get("started_at", last["finished_at"])), now)
+        return max(settings.timetable.due_after(began, since=began), now)
+    return now if settings.cron is None else settings.timetable.due_after(now, since=now)
+
+
+def _one(settings: Settings, scheduler: Scheduler, arguments: Sequence[str], log: Log) -> bool:
+    """One run; whether another one is to follow at once."""
+    started = time.time()
+    ending = scheduler.run(arguments)
+    try:
+        if ending.reason is not None:
+            _record_end(settings, ending, started, log)
+        if not settings.drain or ending.code not in MOVED_ON:
+            return False
+        with Ledger.open(settings.home, read_only=True) as ledger:
+            return more_waits(ledger.last_run())
+    except WineDriftError as error:
+        log(log_line(time.time(), "error", "note", error=str(error), remedy=error.remedy))
+        return False
+
+
+def _record_end(settings: Settings, ending: Ending, started: float, log: Log) -> None:
+    """Tell of a run that could not: it hung, was killed, or crashed."""
+    now = time.time()
+    log(
+        run_line(
+            {"outcome": ending.reason},
+            None,
+            None,
+            at=now,
+            pipeline=settings.pipeline,
+            duration=now - started,
+            exit_code=ending.code,
+        )
+        | {"level": "error"}
+    )
+    with Ledger.open(settings.home) as ledger:
+        last = ledger.last_run()
+        if last is not None and last.get("started_at", 0) >= started:  # it could, after all
+            ledger.add("runs_ended", (("reason", str(ending.reason)),))
+        else:
+            ledger.record_run(
+                run_part(
+                    last,
+                    settings.timetable,
+                    schedule=settings.schedule,
+                    started_at=started,
+                    finished_at=now,
+                    success=False,
+                    outcome=str(ending.reason),
+                    ended=ending.reason,
+                    version=version("wine-drift"),
+                    python_version=python_version(),
+                    duration=now - started,
+                    stages={},
+                    max_rss_bytes=None,
+                    pending=None,
+                    dataset=(last or {}).get("dataset", ""),
+                )
+            )
+        with contextlib.suppress(AlreadyRunning), locked(settings.home):  # else that run tells
+            publish(settings, ledger)
+
+
+@contextlib.contextmanager
+def _served(settings: Settings) -> Iterator[str | None]:
+    """/metrics for as long as the block lasts, if a port is set; gives the address."""
+
+    def read() -> list[Metric]:
+        with Ledger.open(settings.home, read_only=True) as ledger:
+            return families(settings, ledger)
+
+    if settings.metrics_port is None:
+        yield None
+        return
+    with serve(read, host=settings.metrics_host, port=settings.metrics_port) as address:
+        yield address
