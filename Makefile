@@ -11,7 +11,7 @@ COMPOSE := docker compose -f compose/compose.yaml
 SECRET := compose/secrets/grafana_admin_password
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo stack-local test lint format figures dashboards clean docker \
+.PHONY: help run demo stack-local test soak cron-drill lint format figures dashboards clean docker \
 	compose-up compose-down compose-logs compose-smoke compose-config compose-drill
 
 help:  ## show this list
@@ -28,6 +28,12 @@ demo: $(INSTALLED)  ## simulate a quarter of hourly batches with two drifts, in 
 
 stack-local: $(INSTALLED)  ## serve the demo with Prometheus and its friends from PATH, without Docker
 	@DEMO_HOME=$(DEMO_HOME) DEMO_DAYS=$(DEMO_DAYS) $(BIN)/python compose/local.py
+
+soak: $(INSTALLED)  ## 300 scheduled runs, a fifth of them killed, and nothing lost (6 minutes)
+	@$(BIN)/python tests/soak.py
+
+cron-drill: $(INSTALLED)  ## the shipped crontab under Debian's cron, as root or with sudo (6 minutes)
+	@$(BIN)/python tests/stack/cron_drill.py
 
 lint: $(INSTALLED)  ## formatter, linter, strict types
 	$(BIN)/ruff format --check .
