@@ -19,6 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wine_drift.errors import BadBatch, WineDriftError
+from wine_drift.ledger import Ledger
 from wine_drift.logline import line_json, line_text, log_line, run_line, stamp
 
 Cli = Callable[..., Result]
@@ -82,8 +83,9 @@ def line_of(
     run: Mapping[str, Any] | None = None,
     error: WineDriftError | None = None,
     news: bool = False,
+    code: int = 0,
 ) -> dict[str, Any]:
-    facts = {"at": 0.5, "pipeline": "red", "duration": 0.12345, "exit_code": 0}
+    facts = {"at": 0.5, "pipeline": "red", "duration": 0.12345, "exit_code": code}
     return run_line(record(name), run, error, news=news, **facts)
 
 
@@ -124,12 +126,13 @@ def test_what_a_line_tells() -> None:
 
 
 def test_the_level_of_a_line() -> None:
-    """An error is one; news is a warning; all else is information."""
-    error = BadBatch("no good")
-    assert [line_of(error=e, news=n)["level"] for e in (None, error) for n in (False, True)] == [
-        *("info", "warning", "error", "error"),
-    ]
-    line = line_of(error=error)
+    """Errors are told by the exit code; news, or drift that was asked for, is a warning."""
+    for code, news, level in [
+        *((0, False, "info"), (0, True, "warning"), (8, False, "warning"), (8, True, "warning")),
+        *((3, False, "error"), (1, True, "error"), (-9, False, "error"), (255, False, "error")),
+    ]:
+        assert line_of(news=news, code=code)["level"] == level
+    line = line_of(error=BadBatch("no good"), code=3)
     assert line["error"] == "no good" and "remedy" not in line
 
 
@@ -381,3 +384,25 @@ def test_escape_sequences_on_a_terminal(form: str, steered: bool) -> None:
     assert ("\x1b[" in written) == steered and "--budget" in written
     if form == "json":
         assert [json.loads(line)["exit_code"] for line in written.splitlines()] == [2]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("trouble", ["full", "closed", "nobody reads"])
+def test_what_cannot_be_printed_changes_nothing(tmp_path: Path, number: int, trouble: str) -> None:
+    """The run is done, its exit code is its own, and the file has its line."""
+    run = "run-batch --home home --source simulated --rounds 5 --threads 1 --log-file log"
+    where = {"full": f"{number}>/dev/full", "closed": f"{number}>&-", "nobody reads": ""}[trouble]
+    command = f"exec {sys.executable} -m wine_drift {run} {where}"
+    streams: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    reader, writer = os.pipe()
+    if trouble == "nobody reads":
+        streams["stdout" if number == 1 else "stderr"] = writer
+    os.close(reader)
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, text=True, **streams)
+    os.close(writer)
+    assert done.returncode == 0
+    assert " info run outcome=processed exit_code=0 " in (tmp_path / "log").read_text()
+    with Ledger.open(tmp_path / "home", read_only=True) as ledger:
+        assert (ledger.last_run() or {})["success"] is True
+    for other in (done.stdout, done.stderr):
+        assert "Traceback" not in (other or "") and "Exception ignored" not in (other or "")

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wine_drift.scheduling import LOST, _Due
+from wine_drift.scheduling import ECHO, LOST, _Due
 from wine_drift.timetable import Cron, Every
 
 # Each run executes a piece of Python in a process of its own. With `runs` they are called one after
@@ -272,6 +272,24 @@ def test_the_fork_server_may_die(runs: Runs, tmp_path: Path) -> None:
     assert found == [(0, None), (0, None), (LOST, "crashed"), (0, None)]
 
 
+def test_a_hang_is_ended_though_the_fork_server_is_gone(runs: Runs, tmp_path: Path) -> None:
+    """Its parent is lost, its deadline is not."""
+    run = tmp_path / "run"
+    piece = f"{note(run, 'os.getpid()')}os.kill(os.getppid(), signal.SIGKILL); {HANG}"
+    found, _ = runs(piece, deadline=1)
+    assert found[0][1] == "deadline"
+    assert not alive(number(run))
+
+
+def test_a_hang_is_ended_though_the_scheduler_is_gone(start: Start, tmp_path: Path) -> None:
+    """A run that nobody waits for any more ends itself."""
+    run = tmp_path / "run"
+    scheduler = start(f"{note(run, 'os.getpid()')}{HANG}", 60, deadline=1, grace=1)
+    pid = number(run)
+    scheduler.kill()
+    wait_for(lambda: not alive(pid))
+
+
 def test_the_fork_servers_socket_may_vanish(runs: Runs, tmp_path: Path) -> None:
     """Somebody cleans temporary folders: runs are started without it, and end as they end."""
     parents = tmp_path / "parents"
@@ -330,19 +348,23 @@ def test_a_second_signal_ends_the_run_at_once(
     scheduler = start(f"{piece}{note(run, 'os.getpid()')}{HANG}", 1)
     pids = number(run), number(child)
     scheduler.send_signal(numbers[0])
-    time.sleep(0.2)
+    scheduler.send_signal(numbers[0])  # an echo: the same again, to all of a group
+    time.sleep(ECHO + 0.2)
     assert alive(pids[0])
     (told,) = end(scheduler, numbers[1])
     assert (told["code"], told["reason"]) == (-signal.SIGKILL, "killed")
     assert not any(map(alive, pids))
 
 
-def test_ctrl_c_lets_the_run_in_hand_finish(start: Start, tmp_path: Path) -> None:
-    """A terminal sends SIGINT to the scheduler and to all that belongs to its group."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_lets_the_run_in_hand_finish(
+    start: Start, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A terminal, `kill %1` and timeout send to the scheduler and all that is of its group."""
     begun, done = tmp_path / "begun", tmp_path / "done"
     scheduler = start(f"{note(begun)}time.sleep(0.7); {note(done)}", 0.3)
     wait_for(begun.exists)
-    os.killpg(scheduler.pid, signal.SIGINT)
+    os.killpg(scheduler.pid, number)
     output, errors = scheduler.communicate(timeout=30)
     assert scheduler.returncode == 0 and errors == ""
     assert begun.read_text() == done.read_text() == "x\n"
@@ -353,13 +375,18 @@ def test_ctrl_c_lets_the_run_in_hand_finish(start: Start, tmp_path: Path) -> Non
 def test_ctrl_c_while_the_imports_are_done(start: Start, tmp_path: Path, times: int) -> None:
     """In its first seconds too: one lets the first run finish, a second one does not."""
     imports, done = tmp_path / "imports", tmp_path / "done"
-    Path("slow.py").write_text(f"import time; {note(imports)}\ntime.sleep(1)\n")
+    (tmp_path / "slow.py").write_text(f"import time; {note(imports)}\ntime.sleep(1)\n")
     piece = f"time.sleep(0.5); {note(done)}"
-    scheduler = start(piece, 5, preload=["slow", "wine_drift.scheduling"])
+    scheduler = start(
+        piece,
+        5,
+        preload=["slow", "wine_drift.scheduling"],
+        environment={"PYTHONPATH": str(tmp_path)},
+    )
     wait_for(imports.exists)
     for _ in range(times):
         os.killpg(scheduler.pid, signal.SIGINT)
-        time.sleep(0.1)
+        time.sleep(ECHO + 0.1)
     output, errors = scheduler.communicate(timeout=30)
     assert scheduler.returncode == 0 and errors == ""
     told = json.loads(output.splitlines()[0])

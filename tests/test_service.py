@@ -27,7 +27,7 @@ from click.testing import CliRunner, Result
 from wine_drift import service
 from wine_drift.cli import main
 from wine_drift.ledger import Ledger
-from wine_drift.scheduling import Ending
+from wine_drift.scheduling import LOST, Ending
 from wine_drift.service import _first, _one
 from wine_drift.settings import Settings, load_settings
 
@@ -317,6 +317,7 @@ class Dead:
     """A scheduler whose run just died, or ended."""
 
     stopping = False
+    hurry = False
 
     def __init__(self, code: int, reason: str | None, job: Callable[[], object] = lambda: None):
         self.ending, self.job = Ending(code, reason), job
@@ -366,6 +367,42 @@ def test_a_death_after_the_commit_is_counted_and_not_recorded(
     assert shown["wine_drift_last_run_success", "red_wine"] == 1
     assert shown["wine_drift_runs_ended_total", "red_wine", "crashed"] == 1
     assert shown["wine_drift_batches_total", "success", "red_wine"] == 2 == len(records(home))
+
+
+def test_a_run_that_nobody_could_wait_for_did_not_die(base: Path, samples: Samples) -> None:
+    """The fork server was killed under it; what it told of itself is all that there is to tell."""
+    home, recorded = base / "home", base / "home" / "ledger.sqlite"
+
+    def run() -> None:
+        with Ledger.open(home) as ledger:
+            ledger.record_run((ledger.last_run() or {}) | {"started_at": time.time()})
+
+    again, log = told_by(settings_for(home), Dead(LOST, "crashed", run))
+    assert not again and log == []
+    told_by(settings_for(home), Dead(LOST, "crashed"))
+    shown = samples((home / "metrics" / "wine_drift.prom").read_text())
+    assert recorded.exists() and shown["wine_drift_runs_ended_total", "red_wine", "crashed"] == 1
+
+
+def test_in_haste_a_death_is_recorded_and_not_published(base: Path) -> None:
+    """Who asked twice to stop does not wait for a slow gateway; the next run publishes it."""
+    home = base / "home"
+    before = (home / "metrics" / "wine_drift.prom").read_bytes()
+    dead = Dead(-9, "killed")
+    dead.hurry = True
+    _, log = told_by(settings_for(home), dead)
+    assert [line["outcome"] for line in log] == ["killed"]
+    assert (home / "metrics" / "wine_drift.prom").read_bytes() == before
+    with Ledger.open(home, read_only=True) as ledger:
+        assert (ledger.last_run() or {})["ended"] == "killed"
+
+
+def test_a_death_that_cannot_be_published_is_told(base: Path) -> None:
+    """A sink that is away is told of, as after any other run."""
+    folder = base / "not a folder"
+    folder.write_text("")
+    _, log = told_by(settings_for(base / "home", textfile=folder / "x.prom"), Dead(-9, "killed"))
+    assert [line["event"] for line in log] == ["run", "note"] and "x.prom" in log[1]["error"]
 
 
 def test_a_death_beside_another_run(base: Path, samples: Samples) -> None:
@@ -663,3 +700,22 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert not (tmp_path / "taken").exists()
+
+
+def test_a_schedule_has_no_dry_run(base: Path, cli: Cli) -> None:
+    """It would take the same batch again and again."""
+    told = cli("schedule", "--home", base / "home", "--dry-run", code=2)
+    assert "a schedule has no dry run" in told.stderr
+
+
+def test_the_schedule_is_that_of_the_scheduler(start: Start, base: Path) -> None:
+    """A settings file that changes under it changes neither what is due nor how it is told."""
+    file = base / "wine-drift.toml"
+    file.write_text('every = "1s"\n')
+    job = start("--settings", file, "--source", "simulated", *SMALL)
+    job.wait(1)
+    file.write_text('cron = "@daily"\nlog_format = "text"\nquiet = true\n')
+    job.wait(3)
+    job.stop()
+    with Ledger.open(base / "home", read_only=True) as ledger:
+        assert (ledger.last_run() or {})["schedule"] == "every 1 s"

@@ -403,10 +403,17 @@ def test_the_schedule() -> None:
 
 
 def test_one_schedule_only() -> None:
-    """An interval and a line, from whatever layers, are one too many."""
+    """An interval and a line in one layer are one too many; else the stronger layer says when."""
+    told = mistakes({"cron": "@daily", "every": "15m"})
+    assert told == ["--cron and --every: both tell when runs start; leave one out"]
+    file = write('every = "15m"\ncron = "@daily"\n')
+    told = mistakes({}, file=file)
+    assert told == ["s.toml: cron and s.toml: every: both tell when runs start; leave one out"]
+    assert load_settings({"cron": "@weekly"}, {}, file=file).schedule == "@weekly UTC"
     file = write('every = "15m"\n')
-    told = mistakes({"cron": "@daily"}, file=file)
-    assert told == ["--cron and s.toml: every: both tell when runs start; leave one out"]
+    assert load_settings({}, {"WINE_DRIFT_CRON": "@daily"}, file=file).schedule == "@daily UTC"
+    environ = {"WINE_DRIFT_CRON": "@daily"}
+    assert load_settings({"every": "5m"}, environ, file=file).schedule == "every 300 s"
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wine_drift.errors import SettingsError, StateUnreadable, Unhealthy, WineDriftError
+from wine_drift.errors import (
+    DRIFT_FOUND,
+    SettingsError,
+    StateUnreadable,
+    Unhealthy,
+    WineDriftError,
+)
 from wine_drift.logline import run_line
 from wine_drift.roster import more_waits
 from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
-from wine_drift.voice import bar, log, progress, say, speak, structured, tell, wipe
+from wine_drift.voice import bar, give_up, log, progress, say, speak, structured, tell, wipe
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DRIFT_FOUND = 8  # exit code for those who set fail_on
 INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
 STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
 TRAINING = (
@@ -169,12 +174,16 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     Due is every so many seconds, or what a line of crontab says (--cron).
     """
     shared = {name: own[name] for name in ("home", *TIMING, *LOGGING)}
-    arguments = [*_as_options({"settings": file} | shared), *options, "--no-drain"]
-    with run_batch_command.make_context("run-batch", list(arguments)) as ctx:  # mistakes now
+    arguments = [*_as_options({"settings": file} | shared), *options]
+    with run_batch_command.make_context(
+        "wine-drift run-batch", list(arguments)
+    ) as ctx:  # mistakes now
         given = {k: v for k, v in ctx.params.items() if k in specification() and k != "drain"}
     if ctx.params["batch"] is not None:
         raise SettingsError(f"{ctx.params['batch']}: a schedule takes no batch", remedy="set inbox")
     settings = _settings(file, own | given)
+    if settings.dry_run:
+        raise SettingsError("a schedule has no dry run", remedy="try `wine-drift run-batch` alone")
     from wine_drift.service import keep_running
 
     context = click.get_current_context()
@@ -183,6 +192,10 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
         with context.scope(cleanup=False):  # it is told from a thread, too
             log(line, file=settings.log_file, show=not settings.quiet or line["level"] == "error")
 
+    # The schedule and the log are those of the scheduler, whatever becomes of the settings file.
+    when = "every" if settings.cron is None else "cron"
+    kept = {name: getattr(settings, name) for name in (when, "timezone", *LOGGING)}
+    arguments += _as_options(kept | {"drain": False})
     keep_running(settings, ["run-batch", *arguments], _once, log=keep_log)
 
 
@@ -569,28 +582,42 @@ def _run_once(settings: Settings, batch: Path | None) -> tuple[int, bool]:
 
     started, report = time.monotonic(), Report({})
     error: WineDriftError | None = None
+
+    def line(code: int) -> dict[str, Any]:
+        return run_line(
+            report.record,
+            report.run,
+            error,
+            at=time.time(),
+            pipeline=settings.pipeline,
+            duration=time.monotonic() - started,
+            exit_code=code,
+            news=report.news,
+        )
+
     try:
         report = run_batch(settings, batch, say=say, progress=progress)
     except WineDriftError as raised:
         error = raised
     except OSError as raised:
         error = _translated(raised)
+    except Exception:  # a bug, whose traceback follows
+        log(line(1), file=settings.log_file)
+        raise
     error = error or report.error
     code = error.exit_code if error else _drift_found(settings, report.record)
-    line = run_line(
-        report.record,
-        report.run,
-        error,
-        at=time.time(),
-        pipeline=settings.pipeline,
-        duration=time.monotonic() - started,
-        exit_code=code,
-        news=report.news or code != 0,
-    )
-    show = not settings.quiet or line["level"] != "info"
+    told = line(code)
+    show = not settings.quiet or told["level"] != "info"
     if report.record and show and (settings.json or not structured()):
-        _answer(settings, report.record, run_text)
-    log(line, file=settings.log_file, show=show, error=error)
+        try:
+            _answer(settings, report.record, run_text)
+        except (
+            OSError
+        ) as lost:  # nobody reads it, or there is no room: the run is done all the same
+            give_up(1)
+            if not isinstance(lost, BrokenPipeError):
+                say(f"stdout: {lost.strerror}; what the run did is recorded")
+    log(told, file=settings.log_file, show=show, error=error)
     return code, more_waits(report.run)
 
 

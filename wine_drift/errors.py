@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+DRIFT_FOUND = 8  # exit code of a run that ended well, for those who set fail_on
+
 
 class WineDriftError(Exception):
     """Root of all errors that are told to the user rather than traced.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from wine_drift.errors import WineDriftError
+from wine_drift.errors import DRIFT_FOUND, WineDriftError
 
 
 def log_line(at: float, level: str, event: str, **told: Any) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def run_line(
     '1970-01-01T00:00:00.000Z info run outcome=idle exit_code=0 duration=0.2 pipeline=red'
     """
     record, run = record or {}, run or {}
-    level = "error" if error is not None else "warning" if news else "info"
+    failed = exit_code not in (0, DRIFT_FOUND)
+    level = "error" if failed else "warning" if news or exit_code else "info"
     return log_line(
         at,
         level,

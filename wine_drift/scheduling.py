@@ -29,6 +29,8 @@ from apscheduler.triggers.base import BaseTrigger
 
 GRACE = 10.0  # seconds between asking a hung run to end and ending it
 BUG, LOST = 1, 255  # exit codes: of a traceback, and of a process that nobody could wait for
+ECHO = 0.5  # seconds in which a second signal is the first one again: some send to all of a group
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Timetable(Protocol):
@@ -66,11 +68,15 @@ class Scheduler:
         self, target: Callable[[Sequence[str]], None], preload: Sequence[str], *, deadline: float
     ) -> None:
         self.stopping = False
-        self._hurry = False
+        self.hurry = False  # nothing but the end is waited for
+        self._stopped_at = 0.0
         self._target, self._deadline = target, deadline
         self._pid: int | None = None  # of the run in hand
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
+        while (low := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass  # a pipe must not get the number of a standard stream that is closed
+        os.close(low)
         os.environ["PYTHONSAFEPATH"] = "1"  # no module from the folder that we happen to be in
 
     def keep(self, timetable: Timetable, job: Callable[[], None], *, first: float) -> None:
@@ -94,15 +100,15 @@ class Scheduler:
 
         def stop(signum: int, frame: FrameType | None) -> None:
             if self.stopping:
-                self._hurry = True
-                self._signal(signal.SIGKILL)
+                if time.monotonic() - self._stopped_at > ECHO:
+                    self.hurry = True
+                    self._signal(signal.SIGKILL)
                 return
-            self.stopping = True
+            self.stopping, self._stopped_at = True, time.monotonic()
             # shutdown() waits for the run in hand, and a signal handler must not
             threading.Thread(target=shut_down, name="shutdown").start()
 
-        stops = (signal.SIGTERM, signal.SIGINT)
-        earlier = {number: signal.signal(number, stop) for number in stops}
+        earlier = {number: signal.signal(number, stop) for number in STOPS}
         try:
             with _sheltered(), contextlib.suppress(OSError):  # each run tries again
                 forkserver.ensure_running()  # it begins to import; the first run waits for that
@@ -122,10 +128,13 @@ class Scheduler:
         process = self._start(arguments)
         self._pid = process.pid
         try:
-            if self._hurry:  # the second signal came while it was starting
+            if self.hurry:  # the second signal came while it was starting
                 self._signal(signal.SIGKILL)
+            until = time.monotonic() + self._deadline
             process.join(self._deadline)
             late = process.exitcode is None
+            if process.exitcode == LOST and process.pid is not None:
+                late = not _gone(process.pid, until)  # it may have outlived the fork server
             if late:
                 self._signal(signal.SIGTERM)
                 process.join(GRACE)
@@ -142,7 +151,7 @@ class Scheduler:
         return Ending(code, "crashed" if code in (BUG, LOST) else None)
 
     def _start(self, arguments: Sequence[str]) -> BaseProcess:
-        what = (self._target, list(arguments))
+        what = (self._target, list(arguments), self._deadline + GRACE)
         process: BaseProcess = self._context.Process(target=_apart, args=what)
         with _sheltered():
             try:
@@ -168,20 +177,40 @@ class Scheduler:
                     os.kill(pid, number)
 
 
+def _gone(pid: int, until: float) -> bool:
+    """Wait for a process that is no child of ours any more; whether it ended in time."""
+    while True:
+        try:
+            with contextlib.suppress(ChildProcessError):  # as the first process of a container
+                if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                    return True
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def _sheltered() -> Iterator[None]:
-    """Ctrl-C on our terminal does not reach what is started in the block, however young it is."""
-    resource_tracker.ensure_running()  # when it starts, it lets the signal through again
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Signals to our group do not end what is started in the block, however young it is.
+
+    The fork server ends with us, when its pipe is closed.
+    """
+    resource_tracker.ensure_running()  # when it starts, it lets the signals through again
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-def _apart(target: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+def _apart(target: Callable[[Sequence[str]], None], arguments: Sequence[str], limit: float) -> None:
     """In the run's own process."""
-    os.setsid()  # Ctrl-C on our terminal must not cut it
+    os.setsid()  # what is sent to the scheduler's group must not cut it
+    signal.setitimer(signal.ITIMER_REAL, limit)  # should nobody be left to end it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     target(arguments)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -18,12 +18,12 @@ from wine_drift.logline import log_line, run_line, stamp
 from wine_drift.outbox import families, publish
 from wine_drift.publishing import serve
 from wine_drift.roster import more_waits, run_part
-from wine_drift.scheduling import Ending, Scheduler
+from wine_drift.scheduling import LOST, Ending, Scheduler
 from wine_drift.settings import Settings
 
 Log = Callable[[dict[str, Any]], None]
 
-# What a run of 100 rows imports. Nothing here may start a thread: a thread does not survive a fork.
+# What a run of 100 rows imports. No module here may start a thread that it needs after a fork.
 WARM = (
     *("wine_drift.cli", "wine_drift.scheduling", "wine_drift.run", "wine_drift.report"),
     *("sklearn.model_selection", "pyarrow.pandas_compat", "pandas.io.formats.csvs"),
@@ -100,7 +100,7 @@ def _one(settings: Settings, scheduler: Scheduler, arguments: Sequence[str], log
     ending = scheduler.run(arguments)
     try:
         if ending.reason is not None:
-            _record_end(settings, ending, started, log)
+            _tell_of_end(settings, ending, started, log, in_haste=scheduler.hurry)
         if not settings.drain or ending.code not in MOVED_ON:
             return False
         with Ledger.open(settings.home, read_only=True) as ledger:
@@ -110,47 +110,66 @@ def _one(settings: Settings, scheduler: Scheduler, arguments: Sequence[str], log
         return False
 
 
-def _record_end(settings: Settings, ending: Ending, started: float, log: Log) -> None:
+def _tell_of_end(
+    settings: Settings, ending: Ending, started: float, log: Log, *, in_haste: bool
+) -> None:
     """Tell of a run that could not: it hung, was killed, or crashed."""
-    now = time.time()
-    log(
-        run_line(
-            {"outcome": ending.reason},
-            None,
-            None,
-            at=now,
-            pipeline=settings.pipeline,
-            duration=now - started,
-            exit_code=ending.code,
-        )
-        | {"level": "error"}
+    now, died = time.time(), True
+    line = run_line(
+        {"outcome": ending.reason},
+        None,
+        None,
+        at=now,
+        pipeline=settings.pipeline,
+        duration=now - started,
+        exit_code=ending.code,
     )
-    with Ledger.open(settings.home) as ledger:
-        last = ledger.last_run()
-        if last is not None and last.get("started_at", 0) >= started:  # it could, after all
-            ledger.add("runs_ended", (("reason", str(ending.reason)),))
-        else:
-            ledger.record_run(
-                run_part(
-                    last,
-                    settings.timetable,
-                    schedule=settings.schedule,
-                    started_at=started,
-                    finished_at=now,
-                    success=False,
-                    outcome=str(ending.reason),
-                    ended=ending.reason,
-                    version=version("wine-drift"),
-                    python_version=python_version(),
-                    duration=now - started,
-                    stages={},
-                    max_rss_bytes=None,
-                    pending=None,
-                    dataset=(last or {}).get("dataset", ""),
-                )
-            )
-        with contextlib.suppress(AlreadyRunning), locked(settings.home):  # else that run tells
-            publish(settings, ledger)
+    try:
+        with Ledger.open(settings.home) as ledger:
+            last = ledger.last_run()
+            told = last is not None and last.get("started_at", 0) >= started
+            died = not (told and ending.code == LOST)  # else only nobody could wait for it
+            if not died:
+                return
+            if told:
+                ledger.add("runs_ended", (("reason", str(ending.reason)),))
+            else:
+                ledger.record_run(_facts(settings, ending, last, started, now))
+            if not in_haste:  # the next run publishes it, too
+                with contextlib.suppress(AlreadyRunning), locked(settings.home):
+                    failure = publish(settings, ledger)[1]
+                    if failure is not None:
+                        raise failure
+    finally:
+        if died:
+            log(line)
+
+
+def _facts(
+    settings: Settings,
+    ending: Ending,
+    last: Mapping[str, Any] | None,
+    started: float,
+    now: float,
+) -> dict[str, Any]:
+    """What the run itself would have recorded."""
+    return run_part(
+        last,
+        settings.timetable,
+        schedule=settings.schedule,
+        started_at=started,
+        finished_at=now,
+        success=False,
+        outcome=str(ending.reason),
+        ended=ending.reason,
+        version=version("wine-drift"),
+        python_version=python_version(),
+        duration=now - started,
+        stages={},
+        max_rss_bytes=None,
+        pending=None,
+        dataset=(last or {}).get("dataset", ""),
+    )
 
 
 @contextlib.contextmanager

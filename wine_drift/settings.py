@@ -200,13 +200,18 @@ class Settings:
         "seconds from the start of one run to the next, such as 900 or 15m",
         900.0,
         low=1,
+        high=31_622_400,
         section="When runs start, whoever starts them: alerts, missed runs and health go by it",
         duration=True,
     )
     cron: str | None = _key('the same as a line of crontab, such as "*/15 * * * *"')
     timezone: str = _key("zone of that line, such as Europe/Berlin", "UTC")
     run_deadline: float = _key(
-        "schedule: seconds after which a run is ended", 3_600.0, low=1, duration=True
+        "schedule: seconds after which a run is ended",
+        3_600.0,
+        low=1,
+        high=1_728_000,
+        duration=True,
     )
     warm: bool = _key(
         "schedule: keep one process ready from which runs start at once; takes some 200 MB", True
@@ -331,6 +336,9 @@ def load_settings(
         try:
             values[name] = _parse(name, raw)
             places[name] = place
+            rival = {"cron": "every", "every": "cron"}.get(name)
+            if rival in values and _layer(places[rival]) != _layer(place):
+                del values[rival], places[rival]  # the stronger layer says when, in its own way
         except ValueError as error:
             mistakes.append(f"{place}: {error}")
     mistakes += _check_together(values, places)
@@ -339,6 +347,11 @@ def load_settings(
             "\n".join(mistakes), remedy="`wine-drift init` writes a file with every setting"
         )
     return Settings(**values)
+
+
+def _layer(place: str) -> str:
+    """Where a value comes from: its option, its variable, or else a file."""
+    return next((sign for sign in ("--", ENV_PREFIX) if place.startswith(sign)), "file")
 
 
 def settings_toml() -> str:

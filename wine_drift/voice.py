@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,28 +35,27 @@ def say(line: str) -> None:
     """What a person should know, also in cron's mail."""
     wipe()
     if structured():
-        click.echo(line_json(log_line(time.time(), "warning", "note", message=line)), err=True)
-    else:
-        click.echo(line, err=True)
+        line = line_json(log_line(time.time(), "warning", "note", message=line))
+    _write(line)
 
 
 def progress(line: str) -> None:
     """What takes long, where somebody waits for it; each line takes the place of the last."""
-    if sys.stderr.isatty() and not structured():
-        click.echo(f"{WIPE}{line} ...", err=True, nl=False)
+    if _watched() and not structured():
+        _write(f"{WIPE}{line} ...", nl=False)
 
 
 def wipe() -> None:
     """Before anything else is printed."""
-    if sys.stderr.isatty() and not structured():
-        click.echo(WIPE, err=True, nl=False)
+    if _watched() and not structured():
+        _write(WIPE, nl=False)
 
 
 def bar(steps: Sequence[T]) -> Iterable[T]:
     """A progress bar, where somebody waits for it."""
     from tqdm import tqdm
 
-    shown: Iterable[T] = tqdm(steps, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+    shown: Iterable[T] = tqdm(steps, file=sys.stderr, disable=not _watched(), leave=False)
     return shown
 
 
@@ -64,12 +64,12 @@ def tell(error: WineDriftError) -> None:
     wipe()
     if structured():
         told = {"error": str(error), "remedy": error.remedy or None, "exit_code": error.exit_code}
-        click.echo(line_json(log_line(time.time(), "error", "error", **told)), err=True)
+        _write(line_json(log_line(time.time(), "error", "error", **told)))
         return
     for line in str(error).splitlines():
-        click.echo(f"error: {line}", err=True)
+        _write(f"error: {line}")
     if error.remedy:
-        click.echo(f"       {error.remedy}", err=True)
+        _write(f"       {error.remedy}")
 
 
 def log(
@@ -84,17 +84,34 @@ def log(
     The error that it holds is told to people in words of its own.
     """
     text = line_json(line) if structured() else line_text(line)
+    if file is not None:
+        try:
+            with file.open("a", encoding="utf-8") as out:
+                out.write(text + "\n")  # in one piece, as lines are shorter than a buffer
+        except OSError as failed:
+            say(f"log_file {file}: {failed.strerror}; nothing else is wrong")
     if show and error is not None and not structured():
         tell(error)
         short = {key: value for key, value in line.items() if key not in ("error", "remedy")}
-        click.echo(line_text(short), err=True)
+        _write(line_text(short))
     elif show:
         wipe()
-        click.echo(text, err=True)
-    if file is None:
-        return
+        _write(text)
+
+
+def give_up(number: int) -> None:
+    """Let what is still to be written to standard output (1) or error (2) go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _write(text: str, *, nl: bool = True) -> None:
+    """To stderr. If nobody takes it, what was done is done all the same."""
     try:
-        with file.open("a", encoding="utf-8") as out:
-            out.write(text + "\n")  # in one piece, as lines are shorter than a buffer
-    except OSError as error:
-        say(f"log_file {file}: {error.strerror}; nothing else is wrong")
+        click.echo(text, err=True, nl=nl)
+    except OSError:
+        give_up(2)
+
+
+def _watched() -> bool:
+    """Whether a person sees what is written to stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
