@@ -381,7 +381,7 @@ def test_ctrl_c_while_the_imports_are_done(start: Start, tmp_path: Path, times: 
         piece,
         5,
         preload=["slow", "wine_drift.scheduling"],
-        environment={"PYTHONPATH": str(tmp_path)},
+        environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     wait_for(imports.exists)
     for _ in range(times):
@@ -418,7 +418,8 @@ def test_a_late_wake_up_is_made_up_for_once(start: Start) -> None:
     every = 1.5
     scheduler = start("pass", every)
     told = lines(scheduler)
-    ended = next(told)["ended"]
+    ended = next(told)["ended"] + 0.3
+    time.sleep(0.3)  # the run is over, and the scheduler has seen that it is
     scheduler.send_signal(signal.SIGSTOP)
     assert ended < every
     time.sleep(2.4 * every - ended)
