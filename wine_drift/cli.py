@@ -171,7 +171,8 @@ def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> N
 def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     """Run run-batch when it is due, each run in a process of its own, until SIGTERM.
 
-    Due is every so many seconds, or what a line of crontab says (--cron).
+    Due is every so many seconds, or what a line of crontab says (--cron). All options of run-batch,
+    which its own --help tells, are passed on to each run.
     """
     shared = {name: own[name] for name in ("home", *TIMING, *LOGGING)}
     arguments = [*_as_options({"settings": file} | shared), *options]
