@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from wine_drift.errors import BadBatch, WineDriftError
 from wine_drift.ledger import Ledger
 from wine_drift.logline import line_json, line_text, log_line, run_line, stamp
+from wine_drift.record import is_news
 
 Cli = Callable[..., Result]
 Wines = Callable[..., Path]
@@ -134,6 +135,27 @@ def test_the_level_of_a_line() -> None:
         assert line_of(news=news, code=code)["level"] == level
     line = line_of(error=BadBatch("no good"), code=3)
     assert line["error"] == "no good" and "remedy" not in line
+
+
+@pytest.mark.parametrize(
+    ("retraining", "drift", "expected"),
+    [
+        *((None, "major", False), ("waiting", "major", False), ("rejected", "major", True)),
+        *((None, "drift", True), (None, "ok", True), ("waiting", "minor", True)),
+    ],
+)
+def test_what_is_news(retraining: str | None, drift: str, expected: bool) -> None:
+    """After a batch in major drift: its end is, and a challenger; waiting for labels goes on."""
+
+    def batch(drift: str, retraining: str | None) -> dict[str, Any]:
+        return {
+            "drift": {"status": drift},
+            "quality": {"status": "ok"},
+            "decision": {"reasons": []},
+            "retraining": retraining and {"outcome": retraining},
+        }
+
+    assert is_news(batch(drift, retraining), batch("major", None)) is expected
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,8 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     """
     shared = {name: own[name] for name in ("home", *TIMING, *LOGGING)}
     arguments = [*_as_options({"settings": file} | shared), *options]
-    with run_batch_command.make_context(
-        "wine-drift run-batch", list(arguments)
-    ) as ctx:  # mistakes now
+    # mistakes are told now, not by each run
+    with run_batch_command.make_context("wine-drift run-batch", list(arguments)) as ctx:
         given = {k: v for k, v in ctx.params.items() if k in specification() and k != "drain"}
     if ctx.params["batch"] is not None:
         raise SettingsError(f"{ctx.params['batch']}: a schedule takes no batch", remedy="set inbox")
@@ -612,9 +611,7 @@ def _run_once(settings: Settings, batch: Path | None) -> tuple[int, bool]:
     if report.record and show and (settings.json or not structured()):
         try:
             _answer(settings, report.record, run_text)
-        except (
-            OSError
-        ) as lost:  # nobody reads it, or there is no room: the run is done all the same
+        except OSError as lost:  # nobody reads it, or there is no room; the run is done
             give_up(1)
             if not isinstance(lost, BrokenPipeError):
                 say(f"stdout: {lost.strerror}; what the run did is recorded")

@@ -21,7 +21,7 @@ from wine_drift.detector import (
     QualityReading,
 )
 from wine_drift.errors import WineDriftError
-from wine_drift.gate import FAILED, GateReport
+from wine_drift.gate import FAILED, WAITING, GateReport
 from wine_drift.measurement import LateMeasurement, Measurement
 from wine_drift.policy import Decision
 from wine_drift.quality import Quality
@@ -65,7 +65,8 @@ def is_news(record: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool
     So it is when an alarm begins or ends, decisions come to be held for faults of the source, or a
     challenger was tried. An alarm that goes on was told already.
     """
-    return record["retraining"] is not None or _state(record) != _state(before)
+    tried = record["retraining"] is not None and record["retraining"]["outcome"] != WAITING
+    return tried or _state(record) != _state(before)
 
 
 def _state(record: Mapping[str, Any] | None) -> tuple[str, bool, bool]:
