@@ -7,12 +7,13 @@ BATCHES ?= 8
 DEMO_HOME ?= .demo
 DEMO_DAYS ?= 91
 INSTALLED := $(VENV)/.installed
+AUDITOR := $(VENV)/audit/bin/pip-audit
 COMPOSE := docker compose -f compose/compose.yaml
 SECRET := compose/secrets/grafana_admin_password
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo stack-local test soak cron-drill lint format figures dashboards clean docker \
-	compose-up compose-down compose-logs compose-smoke compose-config compose-drill
+.PHONY: help run demo stack-local test test-faults soak cron-drill lint format audit sbom figures dashboards \
+	clean docker compose-up compose-down compose-logs compose-smoke compose-config compose-drill
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ stack-local: $(INSTALLED)  ## serve the demo with Prometheus and its friends fro
 soak: $(INSTALLED)  ## 300 scheduled runs, a fifth of them killed, and nothing lost (6 minutes)
 	@$(BIN)/python tests/soak.py
 
+test-faults: $(INSTALLED)  ## break things on purpose, thousands of times, and count what was lost (TODO minutes)
+	@$(BIN)/python tests/drills/drill.py
+
 cron-drill: $(INSTALLED)  ## the shipped crontab under Debian's cron, as root or with sudo (6 minutes)
 	@$(BIN)/python tests/stack/cron_drill.py
 
@@ -43,6 +47,12 @@ lint: $(INSTALLED)  ## formatter, linter, strict types
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+audit: $(INSTALLED) $(AUDITOR)  ## look for known holes in what is installed; AUDIT_TOLERANT=1: as far as that can be done
+	@$(BIN)/python .ci/audit.py $(AUDITOR) "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+sbom: $(INSTALLED)  ## list what the program needs at run time, as CycloneDX, in dist/sbom.json
+	@$(BIN)/python .ci/sbom.py dist/sbom.json
 
 figures: $(INSTALLED)  ## measure the simulated table's figures again (needs WINE_DRIFT_DATA)
 	$(BIN)/python tests/measure_figures.py
@@ -89,4 +99,10 @@ $(INSTALLED): setup.cfg pyproject.toml
 		|| { echo "wine-drift needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Apart from the rest, so that it is neither installed by everybody nor audited itself.
+$(AUDITOR): $(INSTALLED)
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	@touch $@

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from wine_drift.rows import ScoredRows
 
+collect_ignore = ["drills/hostile_atheris.py"]  # a program for where atheris is installed
 _TABLE = os.environ.get("WINE_DRIFT_DATA")
 
 
@@ -186,6 +187,7 @@ def _kept(home: Path) -> dict[str, Any]:
         counters = dict(ledger.snapshot().counters)
     apart = {"ledger.sqlite", "run.lock", "wine_drift.prom", "manifest.json"}
     paths = sorted(path for path in home.rglob("*") if path.is_file())
+    paths = [path for path in paths if "backups" not in path.relative_to(home).parts]
     return {
         "records": records,
         "next_sequence": next_sequence,

@@ -40,7 +40,7 @@ def test_every_setting_is_in_the_readme_with_its_default(name: str) -> None:
     row = next(line for line in section.splitlines() if f"`{name}`" in line and line[0] == "|")
     default = specification()[name].default
     if isinstance(default, int | float | str) and not isinstance(default, bool):
-        assert f"{default:g}" in row if isinstance(default, float) else str(default) in row
+        assert f"{default:.12g}" in row if isinstance(default, float) else str(default) in row
 
 
 def test_every_exit_code_is_in_the_readme_and_in_help() -> None:

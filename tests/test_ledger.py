@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
 import sqlite3
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 
+from wine_drift import failpoints
 from wine_drift.errors import StateUnreadable
-from wine_drift.exposition import Snapshot
-from wine_drift.ledger import Bounds, Commit, Cursor, Ledger
+from wine_drift.exposition import Snapshot, exposition
+from wine_drift.home import writing
+from wine_drift.ledger import _MIGRATIONS, SCHEMA_VERSION, Bounds, Commit, Cursor, Ledger
 from wine_drift.policy import Change
+from wine_drift.publishing import render
 from wine_drift.rows import LabelledRows, ScoredRows
+from wine_drift.settings import Settings
+
+Cli = Callable[..., Result]
 
 RUN = {"finished_at": 12.5, "success": True, "outcome": "processed"}
 ROOM = Bounds(window_rows=1000, window_age=1000, waiting_rows=1000)
@@ -160,7 +176,7 @@ def test_what_selftest_found_is_told_of_its_own_version_only(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(99, "newer release"), (1, "older release"), (2, "older release")]
+    ("number", "told"), [(99, "newer release"), (1, "before the first"), (3, "before the first")]
 )
 def test_another_ledger_is_refused_untouched(tmp_path: Path, number: int, told: str) -> None:
     """A ledger from another release is told apart and not written to."""
@@ -550,12 +566,12 @@ def test_a_pruned_version_is_known_and_has_no_detector(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_as_it_was_released(tmp_path: Path) -> None:
-    """Tables and columns of schema 4; whoever changes one must give it another number."""
+    """Tables and columns of schema 5; whoever changes one must give it another number."""
     with Ledger.open(tmp_path):
         pass
     connection = sqlite3.connect(tmp_path / "ledger.sqlite")
     try:
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
         found = {
             table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             for (table,) in connection.execute(
@@ -568,7 +584,8 @@ def test_the_schema_is_as_it_was_released(tmp_path: Path) -> None:
         "history": ["entry", "at"],
         "facts": ["name", "entry", "value"],
         "superseded": ["sequence", "until", "record"],
-        "batches": ["sequence", "entry", "content_id", "at", "labelled", "outcome", "record"],
+        "batches": ["sequence", "entry", "content_id", "at", "labelled", "outcome"],
+        "records": ["sequence", "record"],
         "versions": ["number", "version", "learnt", "pruned", "manifest"],
         "detector": ["version", "state"],
         "window": ["number", "sequence", "n_rows", "n_positive", "rows"],
@@ -588,3 +605,284 @@ def test_labels_are_counted_beyond_the_window(tmp_path: Path) -> None:
             ledger.commit_batch(batch, replace(ROOM, window_rows=60))
         assert ledger.window_batches(since=0) == {9, 10}
         assert ledger.labelled_since(1) == 300 and ledger.labelled_since(8) == 90
+
+
+# --- backups ---
+
+
+def newest(home: Path) -> Path:
+    """The newest backup."""
+    return home / "backups" / "ledger-1.sqlite"
+
+
+def dump(path: Path) -> list[str]:
+    """All that a ledger's file says."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return list(connection.iterdump())
+
+
+def test_a_backup_says_what_the_ledger_says(tmp_path: Path) -> None:
+    """The one before it stays as the older one; more are not kept."""
+    older = tmp_path / "backups" / "ledger-2.sqlite"
+    with Ledger.open(tmp_path) as ledger:
+        assert Ledger.backed_up_at(tmp_path) is None
+        then = []
+        for number in (1, 2, 3):
+            ledger.commit_batch(commit(str(number), number), ROOM)
+            ledger.back_up()
+            then.append(dump(newest(tmp_path)))
+            assert then[-1] == dump(tmp_path / "ledger.sqlite")
+        assert dump(older) == then[1]
+        assert sorted(path.name for path in newest(tmp_path).parent.iterdir()) == [
+            "ledger-1.sqlite",
+            "ledger-2.sqlite",
+        ]
+        made = Ledger.backed_up_at(tmp_path)
+    assert made == newest(tmp_path).stat().st_mtime
+    assert Ledger.exists(tmp_path) and not Ledger.exists(tmp_path / "none")
+    (tmp_path / "ledger.sqlite").unlink()
+    assert Ledger.exists(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["backup: write", "backup: sync", "backup: rename"])
+def test_a_backup_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """And nothing half-written, which would take the room that the next run needs."""
+    with Ledger.open(tmp_path) as ledger:
+        for number in (1, 2):
+            ledger.commit_batch(commit(str(number), number), ROOM)
+            ledger.back_up()
+        before = {path.name: path.read_bytes() for path in newest(tmp_path).parent.iterdir()}
+        ledger.commit_batch(commit("3", 3), ROOM)
+
+        def fail(name: str) -> None:
+            if name == step:
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(failpoints, "hook", fail)
+        with pytest.raises(StateUnreadable) as caught:
+            ledger.back_up()
+        assert "No space left" in str(caught.value) and "space" in caught.value.remedy
+    found = {path.name: path.read_bytes() for path in newest(tmp_path).parent.iterdir()}
+    assert before["ledger-1.sqlite"] in found.values()  # sound copies of what was then
+    assert not [name for name in found if name.startswith(".")]
+
+
+def test_a_restored_ledger_is_the_newest_sound_backup(tmp_path: Path) -> None:
+    """Only the damage is lost, and what came after the backup."""
+    with Ledger.open(tmp_path) as ledger:
+        ledger.commit_batch(commit("a"), ROOM)
+        ledger.back_up()
+        then = dump(newest(tmp_path))
+        ledger.commit_batch(commit("b", 2), ROOM)
+    assert Ledger.problem(tmp_path) is None
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert Ledger.problem(tmp_path) is not None
+    damaged = path.read_bytes()
+    (tmp_path / "kept").mkdir()
+    made = Ledger.restore(tmp_path, tmp_path / "kept" / "ledger")
+    assert made == newest(tmp_path).stat().st_mtime and dump(path) == then
+    assert (tmp_path / "kept" / "ledger").read_bytes() == damaged
+    assert Ledger.problem(tmp_path) is None
+
+
+def test_what_came_later_is_read_from_a_damaged_file(tmp_path: Path) -> None:
+    """As far as it can be read; nothing is made up."""
+    with Ledger.open(tmp_path) as ledger:
+        for number in (1, 2, 3):
+            ledger.commit_batch(commit(f"id{number}", number), ROOM)
+    path = tmp_path / "ledger.sqlite"
+    later = [(2, "id2", "processed"), (3, "id3", "processed")]
+    assert Ledger.salvaged(path, after=1) == later
+    assert Ledger.salvaged(path, after=3) == []
+    path.write_bytes(b"nothing to be read here" * 99)
+    assert Ledger.salvaged(path, after=1) is None
+    assert Ledger.salvaged(tmp_path / "none", after=1) is None
+
+
+# --- a home that the first release wrote ---
+
+GOLDEN = Path(__file__).parent / "golden" / "home-schema-4.tar.xz"
+TRAINED = ("--rounds", 5, "--threads", 1)
+BACK_THEN = re.compile(r"^wine_drift_build_info.*\n", re.MULTILINE)  # tells its own version
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home as it was stored, and what was published; not to be written to."""
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(GOLDEN) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def then(golden: Path) -> dict[str, Any]:
+    """What the first release said of that home."""
+    found: dict[str, Any] = json.loads((golden / "published.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture
+def old_home(golden: Path, tmp_path: Path) -> Path:
+    """The home, for one test."""
+    home = Path(shutil.copytree(golden / "home", tmp_path / "home"))
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return home
+
+
+def published(ledger: Ledger, entry: int | None = None) -> str:
+    """What is published as of an entry, without this release's own name."""
+    text = render(exposition(ledger.snapshot(entry), pipeline="red_wine", version="1"))
+    return BACK_THEN.sub("", text)
+
+
+def test_an_old_ledger_says_what_it_said(old_home: Path, then: dict[str, Any]) -> None:
+    """As of each entry of its history, and in each record."""
+    with Ledger.open(old_home) as ledger:
+        assert ledger.records(99) == then["records"]
+        assert [list(each) for each in ledger.history()] == then["history"]
+        assert len(then["expositions"]) == 11
+        for entry, text in then["expositions"].items():
+            assert published(ledger, int(entry)) == BACK_THEN.sub("", text), entry
+        assert published(ledger) == published(ledger, 11)
+        assert ledger.next_sequence() == 8
+    with closing(sqlite3.connect(old_home / "ledger.sqlite")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_ledger_that_was_brought_up_to_date_is_like_a_new_one(
+    old_home: Path, tmp_path: Path
+) -> None:
+    """The same tables, with the same checks and indexes."""
+
+    def schema(home: Path) -> set[str]:
+        with Ledger.open(home), closing(sqlite3.connect(home / "ledger.sqlite")) as connection:
+            found = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+            return {" ".join(text.replace('"', "").split()) for (text,) in found}
+
+    assert schema(old_home) == schema(tmp_path / "new")
+
+
+def test_the_old_file_is_kept_beside_the_backups(old_home: Path, golden: Path) -> None:
+    """As it was, so that the older release can go on with it."""
+    with Ledger.open(old_home):
+        pass
+    kept = old_home / "backups" / "ledger-schema-4.sqlite"
+    assert dump(kept) == dump(golden / "home" / "ledger.sqlite")
+    with closing(sqlite3.connect(kept)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+
+
+def test_an_old_home_goes_on(cli: Cli, old_home: Path, tmp_path: Path) -> None:
+    """A batch, what was done before, late labels, a rollback, a prune, a repair."""
+    arguments = ("--home", old_home, *TRAINED)
+    stream = ("--source", "simulated", "--batch-rows", 60)
+    cli("run-batch", *arguments, *stream)
+    with Ledger.open(old_home, read_only=True) as ledger:
+        new = ledger.records(1)[0]
+    assert new["batch"]["sequence"] == 8 and new["batch"]["name"] == "simulated 5"
+    assert new["model"]["version"].startswith("v2-")
+    bad = tmp_path / "bad.csv"
+    bad.write_bytes((old_home / "quarantine" / "403bea5152c2-bad.csv").read_bytes())
+    assert "refused before" in cli("run-batch", bad, *arguments, code=3).stderr
+    cli("simulate", *stream, "--seed", 11, "--out", tmp_path / "out")
+    (file,) = (tmp_path / "out").iterdir()
+    header, *lines = file.read_text(encoding="utf-8").splitlines()
+    bare = [line.rpartition(";")[0] + ";" for line in lines]
+    file.write_text("\n".join([header, *bare, ""]), encoding="utf-8")
+    (tmp_path / "late.csv").write_text(
+        "\n".join(["quality", *(line.rpartition(";")[2] for line in lines), ""])
+    )
+    cli("run-batch", file, *arguments)
+    cli("add-labels", 9, tmp_path / "late.csv", *arguments)
+    cli("models", "rollback", "v1-4080672b", "--home", old_home)
+    cli("prune", "--home", old_home)
+    assert "sound" in cli("repair", "--home", old_home).stdout
+    cli("health", "--home", old_home)
+    with Ledger.open(old_home, read_only=True) as ledger:
+        champion = ledger.champion()
+        assert champion is not None and champion["version"].startswith("v1-")
+        assert ledger.records(1)[0]["labels"]["rows"] == 60
+
+
+def test_commands_that_only_read_say_what_to_do_about_an_old_ledger(
+    cli: Cli, old_home: Path, tmp_path: Path
+) -> None:
+    """They change nothing; one that writes brings it up to date, and then they work."""
+    before = (old_home / "ledger.sqlite").read_bytes()
+    reading: tuple[tuple[object, ...], ...] = (
+        *(("status",), ("metrics",), ("explain",), ("health",), ("models", "list")),
+        *(("models", "show"), ("models", "diff"), ("prune", "--dry-run")),
+        ("history", "export", "--openmetrics", tmp_path / "past"),
+        ("run-batch", "--dry-run", *TRAINED),
+    )
+    for words in reading:
+        told = cli(*words, "--home", old_home, code=6).stderr
+        assert "schema 4" in told and "older release" in told, words
+        assert "wine-drift push" in told or "next run" in told, words
+    assert (old_home / "ledger.sqlite").read_bytes() == before
+    assert not (old_home / "backups").exists()
+    cli("push", "--home", old_home)
+    for words in reading:
+        if words[0] != "health":  # its last success is a while ago
+            cli(*words, "--home", old_home)
+
+
+@pytest.mark.parametrize("at", ["backup: sync", "ledger: begin", "ledger: commit"])
+@pytest.mark.parametrize("how", ["error", "kill"])
+def test_an_upgrade_that_is_cut_short_has_not_been(
+    old_home: Path, golden: Path, monkeypatch: pytest.MonkeyPatch, at: str, how: str
+) -> None:
+    """The ledger is as it was, whole and of the old schema, and the next one brings it up."""
+    before = dump(golden / "home" / "ledger.sqlite")
+
+    def fail(name: str) -> None:
+        if name == at and how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == at:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "hook", fail)
+        if how == "error":
+            with pytest.raises(StateUnreadable, match="No space left"), Ledger.open(old_home):
+                pass
+        else:
+            pid = os.fork()
+            if pid == 0:
+                with contextlib.suppress(BaseException), Ledger.open(old_home):
+                    pass
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    reader = Ledger.open(old_home, read_only=True)
+    with pytest.raises(StateUnreadable, match="older release"), reader:
+        pass
+    assert dump(old_home / "ledger.sqlite") == before
+    with Ledger.open(old_home) as ledger:
+        assert ledger.next_sequence() == 8 and len(ledger.history()) == 11
+
+
+def test_several_that_bring_a_ledger_up_to_date_do_it_once(old_home: Path) -> None:
+    """Whoever comes second waits for the lock of the home, and finds it done."""
+    settings = Settings(home=old_home, lock_wait=60)
+    pids = []
+    for _ in range(4):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            code = 1
+            with contextlib.suppress(BaseException), writing(settings) as ledger:
+                code = 0 if ledger.next_sequence() == 8 else 2
+            os._exit(code)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
+    with Ledger.open(old_home) as ledger:
+        assert len(ledger.records(99)) == 7
+
+
+def test_every_schema_has_a_way_up() -> None:
+    """From the first that was released to this one, without a gap."""
+    assert sorted(_MIGRATIONS) == list(range(4, SCHEMA_VERSION))

@@ -265,6 +265,34 @@ def test_push_is_not_held_by_a_slow_server(server: Server, start: bytes) -> None
     assert "after 2 attempts: no complete answer in time" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("head", "more", "reason"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 50, "connection", id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nA: ", b"b" * 9_999, "connection", id="header"),
+        pytest.param(b"HTTP/1.1 500 No\r\n\r\n", b"b" * 9_999, "rejected", id="body"),
+        pytest.param(b"HTTP/1.1 400 No\r\n\r\n", b"\n" * 9_999, "rejected", id="empty lines"),
+    ],
+)
+def test_push_stops_reading_an_endless_answer(
+    server: Server, head: bytes, more: bytes, reason: str
+) -> None:
+    """Whoever talks for ever is hung up on long before the timeout."""
+
+    def talk(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(head)
+            while True:
+                handler.wfile.write(more)
+        except OSError:
+            pass
+
+    server.answers = [talk]
+    begin = time.monotonic()
+    assert failure(gateway(server.address, timeout_seconds=60)).reason == reason
+    assert time.monotonic() - begin < 20
+
+
 def test_push_times_out_on_a_silent_server(server: Server) -> None:
     """A server that says nothing is a timeout too, and tried again."""
     server.answers = [lambda handler: time.sleep(0.4), reply(200)]
@@ -357,18 +385,57 @@ def test_push_does_not_repeat_an_impossible_address(url: str) -> None:
 def test_push_names_a_file_it_cannot_use(
     server: Server, tmp_path: Path, setting: str, content: str | None
 ) -> None:
-    """A missing password or CA file, or a CA file without a certificate, is told before sending."""
+    """A file that is missing or holds no password or no certificate is told before sending."""
     file = tmp_path / "file"
     if content is not None:
         file.write_text(content)
     to = gateway(server.address, username="cellar", **{setting: file})
-    if (setting, content) == ("password_file", ""):
-        send(to)  # an empty password is a password
-        return
     error = failure(to)
     assert (server.requests, error.reason) == ([], "rejected")
-    assert ("No such file" if content is None else "certificate") in str(error)
+    empty = "empty" if setting == "password_file" else "certificate"
+    assert ("No such file" if content is None else empty) in str(error)
     assert str(file) in str(error)
+
+
+def test_push_cuts_what_a_server_says(server: Server) -> None:
+    """A log line holds no page of garbage."""
+    server.answers = [reply(400, "a" * 1_900)]
+    assert len(str(failure(gateway(server.address)))) < 400
+    server.answers = [lambda handler: handler.wfile.write(b"b" * 60_000 + b"\r\n")]
+    assert len(str(failure(gateway(server.address)))) < 400
+
+
+def test_push_repeats_no_password_that_a_server_repeats(server: Server, tmp_path: Path) -> None:
+    """Some refusals quote the request, to help."""
+    file = tmp_path / "password"
+    file.write_text("corked\n")
+
+    def echo(handler: BaseHTTPRequestHandler) -> None:
+        reply(403, f"{handler.headers['Authorization']} is cellar:corked")(handler)
+
+    server.answers = [echo]
+    error = str(failure(gateway(server.address, username="cellar", password_file=file)))
+    assert "cork" not in error and base64.b64encode(b"cellar:corked").decode() not in error
+    assert error.endswith("Basic *** is ***")
+
+
+@pytest.mark.parametrize("location", ["http://[", "file:///etc/passwd", "//elsewhere:x", ""])
+def test_push_does_not_look_where_a_redirect_leads(server: Server, location: str) -> None:
+    """An address that is none makes no other error of it."""
+    server.answers = [reply(302, Location=location)]
+    error = failure(gateway(server.address))
+    assert error.reason == "rejected" and "HTTP 302" in str(error)
+    assert "final address" in error.remedy
+
+
+def test_push_names_the_proxy_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address, without its password; it is not the Pushgateway that has to be started."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://someone:corked@127.0.0.1:1")
+    error = failure(gateway("gateway:9091", use_proxy=True))
+    assert "push to gateway:9091 through proxy 127.0.0.1:1 failed" in str(error)
+    assert "proxy that the environment names" in error.remedy and "cork" not in str(error)
 
 
 def test_textfile_has_the_rendered_text_and_is_readable(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -406,14 +407,22 @@ def test_a_death_that_cannot_be_published_is_told(base: Path) -> None:
 
 
 def test_a_death_beside_another_run(base: Path, samples: Samples) -> None:
-    """Somebody holds the lock: the death is recorded, and that run publishes it."""
+    """Somebody holds the lock: the death is recorded and published once that one is done."""
     home = base / "home"
     textfile = home / "metrics" / "wine_drift.prom"
-    before = textfile.read_bytes()
-    with (home / "run.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        told_by(settings_for(home), Dead(-9, "killed"))
-    assert textfile.read_bytes() == before
+    before, seen = textfile.read_bytes(), []
+    file = (home / "run.lock").open("a")
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+    def end() -> None:
+        seen.append(textfile.read_bytes())
+        file.close()
+
+    timer = threading.Timer(0.5, end)
+    timer.start()
+    told_by(settings_for(home), Dead(-9, "killed"))
+    timer.join()
+    assert seen == [before] != [textfile.read_bytes()]
     with Ledger.open(home, read_only=True) as ledger:
         last = ledger.last_run()
     assert last is not None and (last["outcome"], last["success"]) == ("killed", False)

@@ -147,8 +147,9 @@ def test_reachable_from_the_environment(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_reachable_from_the_command_line(name: str) -> None:
     """Every setting is an option of a command, under the same name."""
-    commands = {**main.commands, **MODELS.commands, **SELFTEST.commands, **HISTORY.commands}
-    ordered = sorted(commands.items(), key=lambda item: item[0] != "run-batch")
+    groups = (main, MODELS, SELFTEST, HISTORY)
+    commands = [pair for group in groups for pair in group.commands.items()]
+    ordered = sorted(commands, key=lambda item: item[0] != "run-batch")
     command = next(c for _, c in ordered if name in {p.name for p in c.params})
     arguments = []
     for key, value in {name: sample(name), **partner(name)}.items():
@@ -371,7 +372,7 @@ def test_durations(name: str, raw: Any, found: float, layer: str) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *("soon", "m", "15 minutes", "15M", "1h30m", "1w", "15m m", "0s", "-15m", "-1"),
+        *("soon", "m", "15 minutes", "15M", "1h30m", "1w", "15m m", "-15m", "-1"),
         *("nan", "nanm", "inf", "infd", "1e300d", True, [900]),
     ],
 )
@@ -380,6 +381,12 @@ def test_bad_durations(name: str, raw: Any) -> None:
     (line,) = mistakes({name: raw})
     assert line.startswith(f"--{name.replace('_', '-')}: ")
     assert line.endswith("of seconds, nor one with a unit such as 90s, 15m, 2h or 7d")
+
+
+def test_only_a_wait_may_be_none_at_all() -> None:
+    """Who waits no time for a lock gives up at once; all else takes some time."""
+    for name in DURATIONS:
+        assert len(mistakes({name: "0s"})) == (name != "lock_wait"), name
 
 
 def test_what_is_no_duration_takes_no_unit() -> None:

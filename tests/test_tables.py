@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
+import random
+import resource
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from wine_drift import tables
 from wine_drift.cli import main
 from wine_drift.errors import FileUnreadable, TableError
 from wine_drift.tables import SUFFIXES, read_table
@@ -334,9 +339,12 @@ def test_any_text(pack: Callable[[bytes], bytes], text: str) -> None:
     gives_frame_or_table_error(f"t{suffix}", pack(text.encode()))
 
 
-# Not Parquet: a damaged length can make pyarrow ask for all the memory there is, which needs a
-# limit on the process rather than an example here.
-DAMAGEABLE = {".gz": gzip.compress(SEMICOLONS), ".zip": ZIPPED, ".csv": SEMICOLONS}
+DAMAGEABLE = {
+    ".gz": gzip.compress(SEMICOLONS),
+    ".zip": ZIPPED,
+    ".csv": SEMICOLONS,
+    ".parquet": as_parquet(),
+}
 
 
 @pytest.mark.parametrize("suffix", DAMAGEABLE)
@@ -350,6 +358,170 @@ def test_any_damage(suffix: str, data: st.DataObject) -> None:
         stop = data.draw(st.integers(start, min(len(content), start + 4)))
         content[start:stop] = data.draw(st.binary(max_size=4))
     gives_frame_or_table_error(f"t{suffix}", bytes(content))
+
+
+# --- files that are large once they are read ---
+
+MOST = 1 << 20  # bytes that a file may have here
+NOISE = random.Random(0).randbytes(MOST).hex().encode()  # packs to a half
+LINES = b"a,b\n" + b"".join(NOISE[at : at + 8] + b",1\n" for at in range(0, 2 * MOST, 8))
+TOO_LARGE: dict[str, tuple[str, bytes]] = {
+    "CSV": ("t.csv", LINES),
+    "gz": ("t.gz", gzip.compress(LINES)),
+    "gz, a bomb after good rows": ("t.gz", gzip.compress(b"a,b\n1,2\n") + gzip.compress(LINES[4:])),
+    "zip": ("t.zip", as_zip(("t.csv", LINES))),
+    "zip, bzip2": ("t.zip", as_zip(("t.csv", LINES), method=zipfile.ZIP_BZIP2)),
+    "Parquet": ("t.parquet", as_parquet(pd.DataFrame({"a": range(MOST // 8 + 1)}))),
+    "Parquet, one text many times": (
+        "t.parquet",
+        as_parquet(pd.DataFrame({"a": 100 * ["x" * 20_000]})),
+    ),
+    "Parquet, one category many times": (
+        "t.parquet",
+        as_parquet(pd.DataFrame({"a": pd.Categorical(100 * ["x" * 20_000])})),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_more_than_a_file_may_have(name: str, content: bytes) -> None:
+    """A file that holds too much once it is unpacked is refused, with its size and the limit."""
+    path = write(name, content)
+    with pytest.raises(TableError, match=r"bytes.*more than the 1,048,576 that") as caught:
+        read_table(path, most_bytes=MOST)
+    assert "max_bytes" in caught.value.remedy
+    assert len(read_table(path, most_bytes=1 << 24)) > 3
+
+
+def sizes_denied(content: bytes) -> bytes:
+    """Let the list of a zip file with one member say that it holds a hundred bytes."""
+    changed = bytearray(content)
+    at = content.index(b"PK\x01\x02") + 24
+    changed[at : at + 4] = (100).to_bytes(4, "little")
+    return bytes(changed)
+
+
+def test_zip_that_denies_its_size() -> None:
+    """What a zip file says of itself is an upper limit: no more than that is unpacked."""
+    path = write("t.zip", sizes_denied(as_zip(("t.csv", LINES))))
+    with pytest.raises(TableError, match="damaged compressed file"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zip"])
+def test_bomb(suffix: str) -> None:
+    """A file that grows beyond 64 MiB and 200 times is no table, however much may be unpacked."""
+    row = b"1" + 9_999 * b" " + b"\n"
+    text = b"a\n" + 7_000 * row
+    path = write(f"t{suffix}", gzip.compress(text) if suffix == ".gz" else as_zip(("t.csv", text)))
+    with pytest.raises(TableError, match="no table packs so well") as caught:
+        read_table(path)
+    assert "unpacked" in caught.value.remedy
+
+
+def test_zip_with_a_list_of_files_without_end() -> None:
+    """The list of members is not read if it alone takes megabytes."""
+    members = [(f"{number:0200}", b"") for number in range(20_000)]
+    with pytest.raises(TableError, match=r"bytes of list of members"):
+        read_table(write("t.zip", as_zip(*members)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_too_many_columns(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Tens of thousands of columns are refused, fewer are read."""
+    monkeypatch.setattr(tables, "MOST_COLUMNS", 200)
+    for n_columns in (200, 201):
+        frame = pd.DataFrame([range(n_columns)], columns=[f"c{k}" for k in range(n_columns)])
+        content = as_parquet(frame) if suffix == ".parquet" else frame.to_csv(index=False).encode()
+        path = write(f"t{suffix}", content)
+        if n_columns == 200:
+            assert read_table(path).shape == (1, 200)
+        else:
+            with pytest.raises(TableError, match="has 201 columns, more than 200"):
+                read_table(path)
+
+
+@pytest.mark.parametrize("header", [b"a," * 150_000 + b"b", b"a" * (1 << 20)], ids=["many", "one"])
+def test_long_header_takes_no_time(header: bytes) -> None:
+    """A first line without end is refused, in less than a time that grows with its square."""
+    started = time.process_time()
+    with pytest.raises(TableError, match=r"columns|line 1"):
+        read_table(write("t.csv", header + b"\n1\n"))
+    assert time.process_time() - started < 5
+
+
+def test_message_about_a_long_name_is_short() -> None:
+    """A name of any length and with any sign in it is told in one short line."""
+    name = b"\x1b[2J" + 100_000 * b"x"
+    for path in (
+        write("t.csv", name + b"," + name + b"\n1,2\n"),
+        write("t.zip", as_zip((50_000 * "\x1b" + ".csv", b""), ("b.csv", b""))),
+    ):
+        with pytest.raises(TableError) as caught:
+            read_table(path)
+        assert len(str(caught.value)) < 300
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pipe_instead_of_a_file(suffix: str) -> None:
+    """What is no regular file is not waited for."""
+    path = Path(f"pipe{suffix}")
+    os.mkfifo(path)
+    with pytest.raises(FileUnreadable, match="no regular file"):
+        read_table(path)
+
+
+def test_text_that_is_not_utf_8_in_parquet() -> None:
+    """What Parquet calls text and is none is found when it is read, not when it is looked at."""
+    letters = pa.array([b"\xff\xfe"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 1, letters.buffers())
+    out = io.BytesIO()
+    pq.write_table(pa.table({"a": text}), out)
+    with pytest.raises(TableError, match=r"UTF8|UTF-8"):
+        read_table(write("t.parquet", out.getvalue()))
+
+
+def claims(n_rows: int) -> bytes:
+    """A Parquet file of one row whose metadata tell of more."""
+    content = as_parquet(pd.DataFrame({"a": [1.5]}), compression=None)
+    size = int.from_bytes(content[-8:-4], "little")
+    start = len(content) - 8 - size
+    head, footer = content[:start], content[start:-8]
+    # i64 fields of Thrift's compact protocol: rows of the file, and those of the row group
+    number = bytearray()
+    rest = 2 * n_rows
+    while rest > 127:
+        number.append(rest & 127 | 128)
+        rest >>= 7
+    number.append(rest)
+    total = footer.index(b"\x16\x02\x19")  # num_rows, before the list of row groups
+    changed = footer[: total + 1] + number + footer[total + 2 :]
+    group = changed.rindex(b"\x16\x02")
+    changed = changed[: group + 1] + number + changed[group + 2 :]
+    return head + changed + len(changed).to_bytes(4, "little") + b"PAR1"
+
+
+def test_parquet_that_claims_rows_without_end() -> None:
+    """A damaged number of rows does not make it take memory."""
+    path = write("t.parquet", claims(1))
+    assert len(read_table(path)) == 1
+    with pytest.raises(TableError, match="once it is unpacked"):
+        read_table(write("t.parquet", claims(1 << 40)))
+
+
+def test_memory_of_a_damaged_parquet_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyarrow asks for beyond all measure it does not get; the limit is gone afterwards."""
+    if not Path("/proc/self/statm").exists():
+        return  # no other system than Linux tells how large a process is
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), tables._bounded(1 << 28):
+        bytearray(1 << 30)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    monkeypatch.setattr(tables, "_SPARE", (1 << 28) - (4 << 40))
+    # eight gigabytes for those who believe it
+    assert len(read_table(write("t.parquet", claims(1 << 30)), most_bytes=1 << 40)) == 1
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import shutil
+import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift import files
 from wine_drift.errors import FileUnreadable, SettingsError
+from wine_drift.failpoints import reached
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Names in archive and quarantine, see `put_away` and `keep_rows`.
+KEPT_AS = re.compile(r"(?P<id>[0-9a-f]{12})-(?P<name>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Claim:
     start: int = 0  # rows of the stream: from start up to stop
     stop: int = 0
     number: int = 0  # batches of the same stream before this one
-    stamp: tuple[int, int] = (0, 0)  # of the file when it was hashed: time of change, size
+    stamp: tuple[int, ...] = ()  # of the file when it was hashed: time of change, size, which file
 
     @property
     def batch_id(self) -> str:
@@ -49,6 +57,11 @@ def claim_file(path: Path, source: str = "file") -> Claim:
     """
     try:
         stamp = _stamp(path)
+        if not path.is_file():  # a pipe or a device may never end
+            raise OSError(
+                errno.EINVAL, "not a file" if path.exists() else os.strerror(errno.ENOENT)
+            )
+        reached("claim: read")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -89,7 +102,7 @@ def claim_oldest(
 
     Names that start with a dot, or that do not end in one of `suffixes`, are still being written:
     a sender writes under such a name and then renames. A file that cannot be read is told to `say`
-    and passed over.
+    and passed over, as is a link to a file that is neither its maker's nor made by us.
 
     Returns
     -------
@@ -104,6 +117,9 @@ def claim_oldest(
     """
     leftovers: list[Claim] = []
     for path in waiting(inbox, suffixes):
+        if not _could_be_sent(path):
+            say(f"{path}: a link to what its maker does not own: skipped")
+            continue
         try:
             claim = claim_file(path, "inbox")
         except SettingsError as error:
@@ -121,7 +137,7 @@ def waiting(inbox: Path, suffixes: tuple[str, ...]) -> list[Path]:
         found = []
         for entry in os.scandir(inbox):
             complete = not entry.name.startswith(".") and entry.name.lower().endswith(suffixes)
-            with contextlib.suppress(FileNotFoundError):  # its sender took it back
+            with contextlib.suppress(OSError):  # its sender took it back; or a link to nowhere
                 if complete and entry.is_file():
                     found.append((entry.stat().st_mtime_ns, entry.name))
     except OSError as error:
@@ -129,6 +145,15 @@ def waiting(inbox: Path, suffixes: tuple[str, ...]) -> list[Path]:
             f"inbox {inbox}: {error.strerror}", remedy="make the folder, or correct `inbox`"
         ) from error
     return [inbox / name for _, name in sorted(found)]
+
+
+def _could_be_sent(path: Path) -> bool:
+    """Whether a file is none but what its sender could read: a link is read with our rights."""
+    try:
+        link, file = path.lstat(), path.stat()
+    except OSError:
+        return True  # told by whoever opens it
+    return not stat.S_ISLNK(link.st_mode) or link.st_uid in (0, os.geteuid(), file.st_uid)
 
 
 def stream_order(table: NDArray[np.float64], *, seed: int) -> NDArray[np.int64]:
@@ -188,30 +213,44 @@ def claim_simulated(*, seed: int, number: int, n_rows: int) -> Claim:
 def put_away(claim: Claim, folder: Path) -> Path:
     """Move an inbox file, or copy one that was named, under a name that no other content has."""
     assert claim.path is not None
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     # names end at 255 bytes, and the batch id with what marks a copy in progress needs some
     name = claim.name.encode()[-225:].decode(errors="ignore")
     target = folder / f"{claim.batch_id}-{name}"
+    if claim.source == "inbox" and _stamp(claim.path) != claim.stamp:
+        raise OSError(errno.ESTALE, "another file has its name now")  # which is a batch of its own
     linked = claim.path.is_symlink()  # what a link points to can change, or go
     if claim.source == "inbox" and not linked:
-        shutil.move(claim.path, target)
+        files.move(claim.path, target, folder.name)
         return target
     if not target.exists():
-        partial = target.with_name(f".{target.name}.part")
-        shutil.copyfile(claim.path, partial)
-        partial.replace(target)
+        files.copy(claim.path, target, folder.name)
     if claim.source == "inbox":
+        reached(f"{folder.name}: unlink")
         claim.path.unlink()
+    return target
+
+
+def give_back(path: Path, inbox: Path) -> Path:
+    """Move a file that was put away to the inbox, under its own name if that is free."""
+    name = KEPT_AS.fullmatch(path.name)
+    assert name is not None
+    target = inbox / name["name"]
+    if target.is_file() and claim_file(target).content_id == claim_file(path).content_id:
+        path.unlink()  # it was given back already, by one who died before he could take it away
+        return target
+    if target.exists() or target.is_symlink():
+        target = inbox / path.name
+    files.move(path, target, "inbox")
     return target
 
 
 def keep_rows(rows: pd.DataFrame, claim: Claim, folder: Path) -> Path:
     """Write the rows of a batch that were set aside; the same batch again gives the same file."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.make_folder(folder)
     path = folder / f"{claim.batch_id}-rows.csv"
-    partial = path.with_name(f".{path.name}.part")
-    rows.to_csv(partial, index=False)
-    partial.replace(path)
+    with files.whole(path, "set-aside rows") as file:
+        rows.to_csv(file, index=False)
     return path
 
 
@@ -224,9 +263,9 @@ def _readable(name: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino
 
 
 def _digest(text: str) -> str:

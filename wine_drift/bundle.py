@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wine_drift import files
 from wine_drift.errors import SettingsError
 
 MANIFEST = "manifest.json"
@@ -45,22 +44,16 @@ def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str,
     """
     if path.exists() or path.is_symlink():
         raise SettingsError(f"{path}: is there already", remedy="name another file with --out")
-    files = {**contents, MANIFEST: json.dumps(manifest, indent=1).encode()}
+    parts = {**contents, MANIFEST: json.dumps(manifest, indent=1).encode()}
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                    for name in sorted(files):
-                        member = tarfile.TarInfo(name)  # of nobody, and as old as can be
-                        member.size, member.mode = len(files[name]), 0o600
-                        tar.addfile(member, io.BytesIO(files[name]))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(partial).rename(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        with (
+            files.whole(path, "export") as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            for name in sorted(parts):
+                member = tarfile.TarInfo(name)  # of nobody, and as old as can be
+                member.size, member.mode = len(parts[name]), 0o600
+                tar.addfile(member, io.BytesIO(parts[name]))
     except OSError as error:
         raise SettingsError(
             f"{path}: {error.strerror or error}", remedy="name a file in a writable folder"
@@ -85,9 +78,9 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     SettingsError
         The file cannot be read, or is none of a version.
     """
-    files = _members(path, _read(path))
+    contents = _members(path, _read(path))
     try:
-        manifest = json.loads(files.pop(MANIFEST), parse_constant=_refuse)
+        manifest = json.loads(contents.pop(MANIFEST), parse_constant=_refuse)
         mistake = _mistake(manifest)
     except KeyError:
         raise _no_bundle(path, f"no {MANIFEST} in it") from None
@@ -95,14 +88,14 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise _no_bundle(path, f"{MANIFEST}: not JSON: {error}") from error
     if mistake:
         raise _no_bundle(path, f"{MANIFEST}: {mistake}")
-    if files.keys() != manifest["files"].keys() or files.keys() - {BASE} != FILES:
-        raise _no_bundle(path, f"its files are {', '.join(sorted(files)) or 'none'}")
-    for name, content in files.items():
+    if contents.keys() != manifest["files"].keys() or contents.keys() - {BASE} != FILES:
+        raise _no_bundle(path, f"its files are {', '.join(sorted(contents)) or 'none'}")
+    for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != manifest["files"][name]:
             raise _no_bundle(path, f"{name}: its hash is wrong")
         if name.endswith(".z"):
             _check_unpacked(path, name, content)
-    return {key: manifest[key] for key in _KINDS}, files
+    return {key: manifest[key] for key in _KINDS}, contents
 
 
 def _read(path: Path) -> bytes:
@@ -120,7 +113,7 @@ def _read(path: Path) -> bytes:
 
 def _members(path: Path, data: bytes) -> dict[str, bytes]:
     """Contents by name; header by header, as tarfile follows links and obeys extensions."""
-    files: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     place = 0
     while any(data[place : place + tarfile.BLOCKSIZE]):  # the end is a block of zeros
         header = data[place : place + tarfile.BLOCKSIZE]
@@ -130,15 +123,19 @@ def _members(path: Path, data: bytes) -> dict[str, bytes]:
             raise _no_bundle(path, f"no tar file: {error}") from error
         place += tarfile.BLOCKSIZE
         name, size = member.name, member.size
-        if member.type != tarfile.REGTYPE or name not in {MANIFEST, BASE, *FILES} or name in files:
+        if (
+            member.type != tarfile.REGTYPE
+            or name not in {MANIFEST, BASE, *FILES}
+            or name in contents
+        ):
             raise _no_bundle(path, f"{name!r} is no part of a version")
         if not 0 <= size <= MOST_OF.get(name, MOST):
             raise _no_bundle(path, f"{name}: {size:,} bytes are too many")
-        files[name] = data[place : place + size]
-        if len(files[name]) < size:
+        contents[name] = data[place : place + size]
+        if len(contents[name]) < size:
             raise _no_bundle(path, f"{name}: it is cut short")
         place += -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    return files
+    return contents
 
 
 def _check_unpacked(path: Path, name: str, content: bytes) -> None:

@@ -204,7 +204,7 @@ class Champion:
         return Labels(
             n_rows + len(fresh),
             n_positive + int(fresh.positive.sum()),
-            self._ledger.labelled_since(since) + len(new),
+            self._ledger.labelled_since(since) + len(new) if change else 0,
             len(batches),
             self._settings.min_labelled,
             self._settings.min_positives,

@@ -41,6 +41,7 @@ TRAINING = (
     "half_life",
 )
 KEEPING = ("window_rows", "window_age", "waiting_rows", "row_id")
+WRITING = ("lock_wait", "keep_history", "backup_every")  # whatever changes a home
 PUBLISHING = (
     "pushgateway",
     "textfile",
@@ -142,7 +143,9 @@ def main() -> None:
     *TRAINING,
     *KEEPING,
     "threads",
+    "max_bytes",
     *PUBLISHING,
+    *WRITING,
     *TIMING,
     *LOGGING,
     "drain",
@@ -200,7 +203,19 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
 
 
 @main.command()
-@takes("data", "schema", "seed", *TRAINING, "window_rows", "force", "threads", *PUBLISHING, "json")
+@takes(
+    "data",
+    "schema",
+    "seed",
+    *TRAINING,
+    "window_rows",
+    "force",
+    "threads",
+    "max_bytes",
+    *PUBLISHING,
+    *WRITING,
+    "json",
+)
 def train(file: str | None, **options: Any) -> None:
     """Train the first model on all of the table; later, a challenger through the gate."""
     settings = _settings(file, options)
@@ -212,7 +227,18 @@ def train(file: str | None, **options: Any) -> None:
 @main.command("add-labels")
 @click.argument("batch")
 @click.argument("labels", metavar="FILE", type=click.Path(path_type=Path))
-@takes("schema", "seed", *JUDGING, *TRAINING, *KEEPING, "threads", *PUBLISHING, "json")
+@takes(
+    "schema",
+    "seed",
+    *JUDGING,
+    *TRAINING,
+    *KEEPING,
+    "threads",
+    "max_bytes",
+    *PUBLISHING,
+    *WRITING,
+    "json",
+)
 def add_labels_command(batch: str, labels: Path, file: str | None, **options: Any) -> None:
     """Add labels that came late to BATCH, its number or id, and do what follows from them."""
     settings = _settings(file, options)
@@ -235,18 +261,16 @@ def metrics(file: str | None, **options: Any) -> None:
 
 
 @main.command()
-@takes(*PUBLISHING)
+@takes(*PUBLISHING, *WRITING)
 def push(file: str | None, **options: Any) -> None:
     """Send every metric to the sinks again."""
     settings = _settings(file, options)
-    from wine_drift.ledger import Ledger
-    from wine_drift.locking import locked
+    from wine_drift.home import writing
     from wine_drift.outbox import publish
 
-    if not Ledger.exists(settings.home):  # an empty set would replace the real one
-        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
-    # an older set pushed after a newer one would turn the counters back
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    # Not of a home that is not there: an empty set would replace the real one. And under the lock:
+    # an older set pushed after a newer one would turn the counters back.
+    with writing(settings, say=say, new=False) as ledger:
         told, failure = publish(settings, ledger)
     if failure is not None:
         raise failure
@@ -261,7 +285,7 @@ def status(file: str | None, **options: Any) -> None:
     from wine_drift.ledger import Ledger
     from wine_drift.report import status_text
 
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, read_only=True) as ledger, ledger.still():
         records, snapshot = ledger.records(settings.last), ledger.snapshot()
     if settings.json:
         _print_json({"champion": snapshot.champion, "run": snapshot.run, "batches": records})
@@ -327,7 +351,10 @@ def _selftest(name: str, text: str, *settings_taken: str) -> None:
 
 _selftest("null", "How rare the p-values and alarms of healthy batches are.")
 _selftest(
-    "power", "The smallest shift of each feature that is found; published from then on.", "dry_run"
+    "power",
+    "The smallest shift of each feature that is found; published from then on.",
+    "dry_run",
+    *WRITING,
 )
 _selftest("longrun", "How many healthy streams ever come to an alarm.", "horizon")
 _selftest("coverage", "How often the intervals of quality hold the true value.")
@@ -372,7 +399,7 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
 
 @models.command("rollback")
 @click.argument("version", required=False)
-@takes(*PUBLISHING, "json")
+@takes(*PUBLISHING, *WRITING, "json")
 def models_rollback(version: str | None, file: str | None, **options: Any) -> None:
     """Let VERSION, an earlier or imported one, serve; default: the champion's parent."""
     settings = _settings(file, options)
@@ -384,7 +411,7 @@ def models_rollback(version: str | None, file: str | None, **options: Any) -> No
 
 
 @models.command("prune")
-@takes("keep_versions", "dry_run", "json")
+@takes("keep_versions", *WRITING, "dry_run", "json")
 def models_prune(file: str | None, **options: Any) -> None:
     """Remove the files of old versions, and what killed runs left; the manifests stay."""
     settings = _settings(file, options)
@@ -423,7 +450,7 @@ def models_export(version: str, file: str | None, **options: Any) -> None:
 
 @models.command("import")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@takes("schema", *PUBLISHING, "json")
+@takes("schema", *PUBLISHING, *WRITING, "json")
 def models_import(path: Path, file: str | None, **options: Any) -> None:
     """Register a version that `export` wrote to FILE; the first one of a home serves at once."""
     settings = _settings(file, options)
@@ -435,7 +462,30 @@ def models_import(path: Path, file: str | None, **options: Any) -> None:
 
 
 @main.command()
-@takes("out", "batches", "data", "schema", "source", *STREAM)
+@takes("keep_files", "keep_versions", *WRITING, "dry_run", "json")
+def prune(file: str | None, **options: Any) -> None:
+    """Remove old files, versions and history; with --dry-run, only tell of them."""
+    settings = _settings(file, options)
+    from wine_drift.report import retention_text
+    from wine_drift.retention import prune as prune_home
+
+    _answer(settings, prune_home(settings), retention_text)
+
+
+@main.command()
+@takes("inbox", *PUBLISHING, *WRITING, "json")
+def repair(file: str | None, **options: Any) -> None:
+    """Put a damaged ledger or model back from the last backup, and tell what was lost."""
+    settings = _settings(file, options)
+    from wine_drift.repair import repair as repair_home
+    from wine_drift.report import repair_text
+
+    report = repair_home(settings)
+    _answer(settings, report.record, repair_text, report.error)
+
+
+@main.command()
+@takes("out", "batches", "data", "max_bytes", "schema", "source", *STREAM)
 def simulate(file: str | None, **options: Any) -> None:
     """Write batch files with a drift scenario, of the table or of simulated wines."""
     settings = _settings(file, options)
@@ -629,7 +679,7 @@ def _drift_found(settings: Settings, record: Mapping[str, Any]) -> int:
 def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None, set[str]]:
     from wine_drift.ledger import Ledger
 
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, read_only=True) as ledger, ledger.still():
         champion = ledger.champion()
         return ledger.versions(), champion["version"] if champion else None, ledger.pruned()
 
@@ -658,4 +708,6 @@ def _finish(settings: Settings, report: Report) -> None:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    plain = text.replace("\n", "").isprintable()  # else it would steer a terminal
+    click.echo(text if plain else json.dumps(value, indent=2))

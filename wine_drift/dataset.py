@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from wine_drift import files
 from wine_drift.errors import SettingsError
+from wine_drift.failpoints import reached
 from wine_drift.schema import Schema, parse_schema
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/wine-quality/winequality-red.csv"
@@ -32,7 +34,7 @@ def load_schema(path: Path | None) -> Schema:
     if path is None:
         return parse_schema(tomllib.loads(packaged_text("red_wine.toml")))
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(files.read_small(path).decode())
     except OSError as error:
         raise SettingsError(
             f"schema {path}: {error.strerror}", remedy="correct --schema"
@@ -89,9 +91,13 @@ def fetch(home: Path, *, url: str = URL, progress: bool = False) -> Path:
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise SettingsError(f"{url}: not an address", remedy="give one that starts with https://")
+    place = _place(url)
+    if place is None:
+        shown = url.rpartition("@")[2].partition("?")[0]
+        raise SettingsError(f"{shown}: not an address", remedy="give one that starts with https://")
     try:
+        files.make_folder(home / "data")
+        reached("fetch: send")
         path = pooch.retrieve(
             url,
             known_hash=f"sha256:{SHA256}",
@@ -99,24 +105,43 @@ def fetch(home: Path, *, url: str = URL, progress: bool = False) -> Path:
             path=home / "data",
             downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
         )
-    except (requests.RequestException, OSError) as error:
-        response = getattr(error, "response", None)
-        if response is not None:
-            response.close()
+    except (requests.RequestException, OSError, TypeError) as error:  # a proxy without a host
         raise SettingsError(
-            f"{url}: {_reason(error)}",
+            f"{place}: {_reason(error)}",
             remedy="try again, or name a copy of the table with --data or WINE_DRIFT_DATA",
         ) from error
     except ValueError as error:
         raise SettingsError(
-            f"{url}: what it sent is not the table: its SHA-256 is not {SHA256[:12]}…",
+            f"{place}: what it sent is not the table: its SHA-256 is not {SHA256[:12]}…",
             remedy="nothing was kept; try again, or name a copy with --data",
         ) from error
     return Path(path)
 
 
+def _place(url: str) -> str | None:
+    """An address without what may be secret in it: user, password, query; None if it is none.
+
+    >>> _place("https://me:secret@data.example:8443/red.csv?token=secret")
+    'https://data.example:8443/red.csv'
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        return None
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if usable else None
+
+
 def _reason(error: BaseException) -> str:
-    """The innermost cause: requests wraps the interesting one several times."""
+    """The innermost cause: requests wraps the interesting one several times.
+
+    An answer is told by its status alone, as the words of requests repeat the whole address.
+    """
+    response = getattr(error, "response", None)
+    if response is not None:
+        response.close()
+        return f"HTTP {response.status_code} {response.reason}"
     while error.__context__ is not None:
         error = error.__context__
     return str(error) or type(error).__name__

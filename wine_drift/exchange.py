@@ -14,8 +14,8 @@ from wine_drift.bundle import read_bundle, write_bundle
 from wine_drift.champion import Champion
 from wine_drift.dataset import load_schema
 from wine_drift.errors import SettingsError
+from wine_drift.home import reading, writing
 from wine_drift.ledger import Ledger
-from wine_drift.locking import locked
 from wine_drift.model import Version, parse_version, read_files, version_name, write_version
 from wine_drift.outbox import publish
 from wine_drift.profile import N_BINS, Floats
@@ -25,7 +25,7 @@ from wine_drift.reference import Reference, build_reference
 from wine_drift.schema import Schema
 from wine_drift.settings import Settings
 from wine_drift.trees import check_trees
-from wine_drift.versions import models_folder, present, read_home
+from wine_drift.versions import models_folder, present
 
 IMPORTED = "imported"
 
@@ -40,7 +40,7 @@ def export_version(settings: Settings, version: str, path: Path) -> None:
     StateUnreadable
         A file of the version is damaged.
     """
-    with read_home(settings) as ledger:
+    with reading(settings) as ledger:
         manifest = present(ledger, version)
     write_bundle(path, manifest, read_files(models_folder(settings), manifest))
 
@@ -75,7 +75,7 @@ def import_version(settings: Settings, path: Path) -> Report:
             f"{path}: damaged: {error or type(error).__name__}",
             remedy="ask for the file again; nothing was changed",
         ) from error
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    with writing(settings) as ledger:
         Champion(settings, schema, ledger, time.time).check_schema()
         champion, gone = ledger.champion(), ledger.pruned()
         record = {"imported_from": manifest["version"], "serves": champion is None, "push": None}

@@ -13,7 +13,8 @@ from typing import TypeVar
 from prometheus_client import Metric
 
 from wine_drift.errors import SettingsError
-from wine_drift.ledger import Ledger
+from wine_drift.files import SHARED, make_folder, whole
+from wine_drift.home import reading
 from wine_drift.outbox import JOB, families
 from wine_drift.settings import Settings
 from wine_drift.timeline import openmetrics
@@ -41,13 +42,11 @@ def export_history(
     SettingsError
         There is no ledger, a time is none, or the file cannot be written.
     """
-    if not Ledger.exists(settings.home):
-        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
     since = 0.0 if settings.since is None else _unix_time("since", settings.since)
     until = now()
     if settings.until is not None:
         until = min(until, _unix_time("until", settings.until))
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with reading(settings) as ledger:
         entries = [(entry, at) for entry, at in _in_order(ledger.history()) if at <= until]
         # the last one before the beginning says how things stood then
         before = sum(at <= since for _, at in entries)
@@ -97,14 +96,9 @@ def _write(path: Path, lines: Iterator[str]) -> None:
                 file.writelines(lines)
             return
         path = path.resolve()  # what a link leads to is written, the link stays
-        partial = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.writelines(lines)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        make_folder(path.parent, mode=0o755)
+        with whole(path, "history", mode=SHARED) as out:
+            out.writelines(line.encode() for line in lines)
     except OSError as error:
         raise SettingsError(
             f"{path}: {error.strerror}", remedy="name a file in a writable folder with room"

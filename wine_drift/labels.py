@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wine_drift.champion import Champion, retraining_failure
 from wine_drift.dataset import load_schema
 from wine_drift.errors import BadLabels, FileUnreadable, SettingsError, TableError, WineDriftError
+from wine_drift.home import writing
 from wine_drift.ledger import Commit, Ledger
 from wine_drift.measurement import measure_late
 from wine_drift.outbox import publish
@@ -25,7 +26,6 @@ from wine_drift.schema import Schema
 from wine_drift.screening import read_target, row_names
 from wine_drift.settings import Settings
 from wine_drift.tables import read_table
-from wine_drift.versions import open_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def add_labels(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("add-labels has no dry run", remedy="try it on a copy of the home")
-    with open_home(settings, now=now) as ledger:
+    with writing(settings, now=now, new=False) as ledger:
         record = ledger.find(run) if run else None
         if record is None:
             raise SettingsError(
@@ -83,7 +83,7 @@ def add_labels(
             )
         batch, champion = record["batch"], Champion(settings, schema, ledger, now, progress)
         champion.check_schema()
-        frame = _read(path, settings.row_id)
+        frame = _read(path, settings)
         kept = ledger.scored(batch["sequence"])
         if kept is None and batch["labelled"] == batch["accepted"]:
             return _published(settings, ledger, record, "already_labelled")
@@ -205,9 +205,11 @@ def _labelled(
     return fresh, replace(rows, positive=np.where(fresh, positive, rows.positive))
 
 
-def _read(path: Path, row_id: str | None) -> pd.DataFrame:
+def _read(path: Path, settings: Settings) -> pd.DataFrame:
     try:
-        return read_table(path, text_column=row_id, keep_blank=True)
+        return read_table(
+            path, text_column=settings.row_id, keep_blank=True, most_bytes=settings.max_bytes
+        )
     except FileUnreadable:
         raise
     except TableError as error:

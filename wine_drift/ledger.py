@@ -2,7 +2,8 @@
 
 What is not committed did not happen; what is committed happened once, whatever crashed. Nothing
 that is published is overwritten: each transaction is an entry of the history, and facts, totals and
-records keep the entry that they date from. So what was published can be told as of any entry.
+records keep the entry that they date from. So what was published can be told as of any entry that
+is kept. That a batch was done is known for ever, its record only as long as the history.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wine_drift.errors import StateUnreadable
+from wine_drift import files
+from wine_drift.errors import AlreadyRunning, StateUnreadable
 from wine_drift.exposition import Labels, Snapshot
+from wine_drift.failpoints import reached
 from wine_drift.policy import FORCED, LOOP_BATCHES, MANUAL, Change
 
 if TYPE_CHECKING:
     from wine_drift.rows import LabelledRows, ScoredRows
 
 LEDGER = "ledger.sqlite"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+BACKUPS = "backups"  # folder of a home
+_BACKUPS = ("ledger-1.sqlite", "ledger-2.sqlite")  # the newest first
 _NEWEST = 2**63 - 1  # beyond every entry
 _ENTRY = "(SELECT max(entry) FROM history)"  # of the transaction in hand
-_RESTORE = "restore the file from a backup, or start another --home"
+_STRIDE = 64  # entries after which the oldest are forgotten
+_RESTORE = "`wine-drift repair` restores the last backup, or start another --home"
 _SCHEMA = """
 CREATE TABLE history (entry INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
 CREATE TABLE facts (
@@ -40,10 +46,11 @@ CREATE TABLE batches (
     content_id TEXT NOT NULL UNIQUE,
     at REAL NOT NULL,
     labelled INTEGER NOT NULL,
-    outcome TEXT NOT NULL CHECK (outcome IN ('processed', 'quarantined')),
-    record TEXT NOT NULL
+    outcome TEXT NOT NULL CHECK (outcome IN ('processed', 'quarantined'))
 );
-CREATE INDEX labelled_batches ON batches (sequence) WHERE labelled > 0;
+CREATE INDEX labelled_batches ON batches (sequence, labelled) WHERE labelled > 0;
+CREATE INDEX batches_by_entry ON batches (entry);
+CREATE TABLE records (sequence INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE TABLE superseded (
     sequence INTEGER NOT NULL, until INTEGER NOT NULL, record TEXT NOT NULL,
     PRIMARY KEY (sequence, until)
@@ -60,11 +67,12 @@ CREATE TABLE window (
     number INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL,
     n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL, rows BLOB NOT NULL
 );
-CREATE INDEX window_by_batch ON window (sequence);
+CREATE INDEX window_by_batch ON window (sequence, n_rows);
 CREATE TABLE scored (
     sequence INTEGER PRIMARY KEY, n_rows INTEGER NOT NULL, n_waiting INTEGER NOT NULL,
     trusted INTEGER NOT NULL, rows BLOB NOT NULL
 );
+CREATE INDEX scored_by_batch ON scored (sequence, n_rows, n_waiting);
 CREATE TABLE cursors (
     stream TEXT PRIMARY KEY, seed INTEGER NOT NULL, position INTEGER NOT NULL,
     number INTEGER NOT NULL
@@ -77,6 +85,33 @@ CREATE TABLE totals (
     PRIMARY KEY (counter, entry)
 ) WITHOUT ROWID;
 """
+# What brings a ledger of each schema to the next one. Schema 4 was the first that was released.
+_MIGRATIONS = {
+    4: """
+CREATE TABLE records (sequence INTEGER PRIMARY KEY, record TEXT NOT NULL);
+INSERT INTO records SELECT sequence, record FROM batches;
+CREATE TABLE new_batches (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    entry INTEGER NOT NULL,
+    content_id TEXT NOT NULL UNIQUE,
+    at REAL NOT NULL,
+    labelled INTEGER NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('processed', 'quarantined'))
+);
+INSERT INTO new_batches SELECT sequence, entry, content_id, at, labelled, outcome FROM batches;
+DROP TABLE batches;
+ALTER TABLE new_batches RENAME TO batches;
+CREATE INDEX labelled_batches ON batches (sequence, labelled) WHERE labelled > 0;
+CREATE INDEX batches_by_entry ON batches (entry);
+DROP INDEX window_by_batch;
+CREATE INDEX window_by_batch ON window (sequence, n_rows);
+CREATE INDEX scored_by_batch ON scored (sequence, n_rows, n_waiting);
+""",
+}
+
+
+class _OtherRelease(StateUnreadable):
+    """It is of another release, which is no damage."""
 
 
 @dataclass(frozen=True)
@@ -126,81 +161,135 @@ class Ledger:
     """An open ledger."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path, now: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        now: Callable[[], float],
+        keep_history: int | None,
     ) -> None:
         self._connection = connection
         self._path = path
         self._now = now
+        self._keep_history = keep_history
+        self._newest = 0  # entry of the history when this one began, or wrote
 
     @staticmethod
     def exists(home: Path) -> bool:
-        """Whether a home has a ledger."""
-        return (home / LEDGER).is_file()
+        """Whether a home has a ledger, or had one of which there is a backup."""
+        return (home / LEDGER).is_file() or any(map(_is_there, _backups(home)))
 
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, home: Path, *, read_only: bool = False, now: Callable[[], float] = time.time
+        cls,
+        home: Path,
+        *,
+        read_only: bool = False,
+        now: Callable[[], float] = time.time,
+        keep_history: int | None = None,
     ) -> Iterator[Ledger]:
-        """Open the ledger of a home, and make it if need be.
+        """Open the ledger of a home, and make it, or bring it up to this release, if need be.
 
         With `read_only` nothing is made or changed: a ledger that is not there reads as empty.
-        `now` dates what is written, in Unix time.
+        `now` dates what is written, in Unix time. With `keep_history` older entries than so many
+        are forgotten, some after each commit.
 
         Raises
         ------
         StateUnreadable
-            The file is damaged, or was written by a newer release.
+            The file is damaged, gone though there is a backup of it, or of a newer release.
         """
         path = home / LEDGER
         ledger = None
         with _told(path):
+            if not _is_there(path) and any(_is_there(each) for each in _backups(home)):
+                raise StateUnreadable(f"{path}: it is gone; a backup is there", remedy=_RESTORE)
             if read_only:
                 connection = _reader(path)
             else:
-                home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                path.touch(mode=0o600)
+                files.make_folder(home)
+                path.touch(mode=files.OWN)
+                reached("ledger: open")
                 connection = sqlite3.connect(path, timeout=10)
             connection.isolation_level = None  # transactions are begun and ended below, by name
-            ledger = cls(connection, path, now)
+            ledger = cls(connection, path, now, keep_history)
         try:
             with _told(path):
-                ledger._prepare()
+                ledger._prepare(read_only=read_only)
+                ledger._newest = ledger._one("SELECT max(entry) FROM history") or 0
             yield ledger
         finally:
-            connection.close()
+            ledger._connection.close()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, read_only: bool) -> None:
         self._connection.execute("PRAGMA synchronous = FULL")
+        # Debian's SQLite fills what it frees with zeros, which means to write it twice more.
+        self._connection.execute("PRAGMA secure_delete = OFF")
         found = int(self._one("PRAGMA user_version") or 0)
         if found > SCHEMA_VERSION:
-            raise StateUnreadable(
+            raise _OtherRelease(
                 f"{self._path}: schema {found}, from a newer release than this ({SCHEMA_VERSION})",
                 remedy="upgrade wine-drift; nothing was changed",
             )
-        if 0 < found < SCHEMA_VERSION:
-            raise StateUnreadable(
-                f"{self._path}: schema {found}, from an older release than this ({SCHEMA_VERSION})",
-                remedy="start another --home, or go on with that release; nothing was changed",
+        if 0 < found < min(_MIGRATIONS):
+            raise _OtherRelease(
+                f"{self._path}: schema {found}, from before the first release",
+                remedy="start another --home; nothing was changed",
             )
+        if found == 0 and self._is_foreign():
+            raise StateUnreadable(f"{self._path}: it is no ledger", remedy=_RESTORE)
+        if 0 < found < SCHEMA_VERSION and read_only:
+            raise _OtherRelease(
+                f"{self._path}: schema {found}, from an older release than this ({SCHEMA_VERSION})",
+                remedy="the next run brings it up to date, `wine-drift push` does so now",
+            )
+        if 0 < found < SCHEMA_VERSION:
+            self._copy(self._path.parent / BACKUPS / f"ledger-schema-{found}.sqlite")
+            with self._transaction() as execute:
+                for schema in range(int(self._one("PRAGMA user_version")), SCHEMA_VERSION):
+                    for statement in _MIGRATIONS[schema].split(";"):
+                        execute(statement)
+                execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if found == 0 and read_only:  # none; or what made it was cut short, and is taken back now
+            self._connection.close()
+            self._connection = sqlite3.connect(":memory:", isolation_level=None)
         if found == 0:
             with self._transaction() as execute:
-                for statement in _SCHEMA.split(";"):
-                    execute(statement)
-                execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                if self._one("PRAGMA user_version") == 0:  # else another process was faster
+                    for statement in _SCHEMA.split(";"):
+                        execute(statement)
+                    execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _is_foreign(self) -> bool:
+        """Whether a file without a schema number is more than a ledger that is just being made."""
+        tables = self._one("SELECT count(*) FROM sqlite_master")
+        return bool(tables) or any(map(_is_there, _backups(self._path.parent)))
 
     # --- reading ---
 
     def batch(self, content_id: str) -> dict[str, Any] | None:
-        """Record of a batch by its content, processed or quarantined; None if it is new."""
-        return self._json("SELECT record FROM batches WHERE content_id = ?", content_id)
+        """Record of a batch by its content, processed or quarantined; None if it is new.
+
+        Of one whose record is forgotten there are the outcome, the id and the number.
+        """
+        with _told(self._path):
+            row = self._connection.execute(
+                "SELECT sequence, outcome, record FROM batches LEFT JOIN records USING (sequence)"
+                " WHERE content_id = ?",
+                (content_id,),
+            ).fetchone()
+        if row is None or row[2] is not None:
+            return None if row is None else self._parsed(row[2])
+        return {"outcome": row[1], "batch": {"id": content_id[:12], "sequence": row[0]}}
 
     def find(self, run: str) -> dict[str, Any] | None:
         """Record of a processed batch by its number or the start of its id; "" is the last one.
 
         None if there is no such batch, or more than one.
         """
-        processed = "SELECT record FROM batches WHERE outcome = 'processed'"
+        processed = (
+            "SELECT record FROM batches JOIN records USING (sequence) WHERE outcome = 'processed'"
+        )
         if not run:
             return self._json(f"{processed} ORDER BY sequence DESC LIMIT 1")
         if run.isdecimal() and len(run) < 7:
@@ -209,7 +298,7 @@ class Ledger:
             return None
         with _told(self._path):
             rows = self._connection.execute(
-                f"{processed} AND content_id LIKE ? LIMIT 2", (run + "%",)
+                f"{processed} AND content_id >= ? AND content_id < ? LIMIT 2", (run, run + "g")
             ).fetchall()
         return self._parsed(rows[0][0]) if len(rows) == 1 else None
 
@@ -226,7 +315,7 @@ class Ledger:
         """Records of the last batches, oldest first."""
         with _told(self._path):
             rows = self._connection.execute(
-                "SELECT record FROM batches ORDER BY sequence DESC LIMIT ?", (limit,)
+                "SELECT record FROM records ORDER BY sequence DESC LIMIT ?", (limit,)
             ).fetchall()
         return [self._parsed(row[0]) for row in reversed(rows)]
 
@@ -242,7 +331,11 @@ class Ledger:
 
     def champion(self) -> dict[str, Any] | None:
         """Manifest of the champion, or None before the first training."""
-        return self._manifest(self._known("champion"))
+        version = self._known("champion")
+        manifest = self._manifest(version)
+        if version is not None and manifest is None:
+            raise StateUnreadable(f"{self._path}: no version {version}", remedy=_RESTORE)
+        return manifest
 
     def champion_since(self) -> int:
         """Number of the batch at which one champion took over from another; 0: none did yet."""
@@ -280,7 +373,8 @@ class Ledger:
             blobs = self._connection.execute(
                 "SELECT rows FROM window WHERE number > ? ORDER BY number", (after,)
             ).fetchall()
-            return concatenate([LabelledRows.from_bytes(blob[0]) for blob in blobs], n_features)
+        parts = [self._rows(LabelledRows.from_bytes, blob[0]) for blob in blobs]
+        return concatenate(parts, n_features)
 
     def labelled_counts(self, *, after: int) -> tuple[int, int]:
         """Labelled rows, and positive ones, of the window's entries after number `after`."""
@@ -319,7 +413,7 @@ class Ledger:
             row = self._connection.execute(
                 "SELECT rows, trusted FROM scored WHERE sequence = ?", (sequence,)
             ).fetchone()
-        return None if row is None else (ScoredRows.from_bytes(row[0]), bool(row[1]))
+        return None if row is None else (self._rows(ScoredRows.from_bytes, row[0]), bool(row[1]))
 
     def processed_at(self, sequence: int) -> float:
         """When a batch was recorded, as Unix time."""
@@ -341,7 +435,7 @@ class Ledger:
             entry = self._one("SELECT coalesce(max(entry), 0) FROM history")
         with _told(self._path):
             counters = {
-                (name, tuple(map(tuple, json.loads(labels)))): value
+                (name, tuple(map(tuple, self._parsed(labels)))): value
                 for name, labels, value in self._connection.execute(
                     "SELECT name, labels, (SELECT value FROM totals"
                     "  WHERE counter = counters.counter AND entry <= ? ORDER BY entry DESC LIMIT 1)"
@@ -419,22 +513,21 @@ class Ledger:
             sequence = commit.sequence
             if sequence is None:
                 sequence = execute(
-                    "INSERT INTO batches (entry, content_id, at, labelled, outcome, record)"
-                    f" VALUES ({_ENTRY}, ?, ?, ?, ?, ?)",
-                    (commit.content_id, at, labelled, commit.outcome, record),
+                    "INSERT INTO batches (entry, content_id, at, labelled, outcome)"
+                    f" VALUES ({_ENTRY}, ?, ?, ?, ?)",
+                    (commit.content_id, at, labelled, commit.outcome),
                 ).lastrowid
+                execute("INSERT INTO records VALUES (?, ?)", (sequence, record))
                 if commit.outcome == "processed":
                     self._tell(execute, "batch", sequence)
             else:
                 execute(
                     "INSERT INTO superseded"
-                    f" SELECT sequence, {_ENTRY}, record FROM batches WHERE sequence = ?",
+                    f" SELECT sequence, {_ENTRY}, record FROM records WHERE sequence = ?",
                     (sequence,),
                 )
-                execute(
-                    "UPDATE batches SET labelled = ?, record = ? WHERE sequence = ?",
-                    (labelled, record, sequence),
-                )
+                execute("UPDATE batches SET labelled = ? WHERE sequence = ?", (labelled, sequence))
+                execute("UPDATE records SET record = ? WHERE sequence = ?", (record, sequence))
             for (name, labels), amount in commit.counters.items():
                 self._count(execute, name, labels, amount)
             if commit.cursor is not None:
@@ -521,6 +614,49 @@ class Ledger:
                 (oldest, most),
             )
 
+    def forget_history(self, *, keep: int) -> None:
+        """Forget the entries before the last `keep`, and the records of their batches.
+
+        Kept are the records that late labels, or what is published, still need; and of each batch
+        that it was done.
+        """
+        with self._transaction() as execute:
+            newest = self._one("SELECT max(entry) FROM history") or 0
+            self._forget_history(execute, newest - keep)
+
+    def _forget_history(self, execute: Any, floor: int) -> None:
+        if floor <= 0:
+            return
+        for table, key in (("facts", "name"), ("totals", "counter")):
+            # every key there is, without reading every row
+            keys = execute(
+                f"WITH RECURSIVE keys (key) AS (SELECT min({key}) FROM {table} UNION ALL"
+                f"  SELECT (SELECT min({key}) FROM {table} WHERE {key} > keys.key)"
+                "   FROM keys WHERE key IS NOT NULL)"
+                " SELECT key FROM keys WHERE key IS NOT NULL"
+            ).fetchall()
+            for (each,) in keys:  # what was known at the floor is still known there
+                execute(
+                    f"DELETE FROM {table} WHERE {key} = ? AND entry <"
+                    f" (SELECT max(entry) FROM {table} WHERE {key} = ? AND entry <= ?)",
+                    (each, each, self._loop_began(floor) if each == "retraining" else floor),
+                )
+        execute("DELETE FROM history WHERE entry < ?", (floor,))
+        execute("DELETE FROM superseded WHERE until <= ?", (floor,))
+        execute(
+            "DELETE FROM records WHERE sequence < coalesce("
+            "  (SELECT sequence FROM batches WHERE entry >= ? ORDER BY entry LIMIT 1), ?)"
+            " AND sequence NOT IN (SELECT sequence FROM scored) AND sequence NOT IN"
+            "  (SELECT CAST(value AS INTEGER) FROM facts WHERE name IN ('batch', 'labelled'))",
+            (floor, self.next_sequence()),
+        )
+
+    def _loop_began(self, floor: int) -> int:
+        """Entry from which on retrainings count as of the floor; see `_recent_retrains`."""
+        last = int(self._known("batch", floor) or 0)
+        query = "SELECT entry FROM batches WHERE sequence > ? ORDER BY sequence LIMIT 1"
+        return min(floor, int(self._one(query, last - LOOP_BATCHES) or floor))
+
     def _tell_of_labels(self, execute: Any) -> None:
         """The last batch with labels; what is still to come, and since when."""
         labelled = self._one("SELECT max(sequence) FROM batches WHERE labelled > 0")
@@ -579,6 +715,147 @@ class Ledger:
             (amount, *key),
         )
 
+    # --- keeping it safe and small ---
+
+    @staticmethod
+    def backed_up_at(home: Path, *, oldest: bool = False) -> float | None:
+        """When the last backup was made, or the oldest, as Unix time; None if there is none."""
+        found = [path.stat().st_mtime for path in _backups(home) if _is_there(path)]
+        return (min if oldest else max)(found, default=None)
+
+    def back_up(self) -> None:
+        """Copy the ledger to its backups, after which the two newest are kept.
+
+        Raises
+        ------
+        StateUnreadable
+            The ledger is damaged, or there is no room. The backups are as they were.
+        """
+        newest, older = _backups(self._path.parent)
+        self._copy(newest, displaced=older)
+
+    def _copy(self, target: Path, *, displaced: Path | None = None) -> None:
+        """Make a sound copy, or none."""
+        with _told(self._path), files.by_name(target, "backup") as partial:
+            with contextlib.closing(sqlite3.connect(partial)) as copy:
+                copy.execute("PRAGMA journal_mode = OFF")  # it is synced as a whole
+                copy.execute("PRAGMA synchronous = OFF")
+                self._connection.backup(copy)
+                found = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise StateUnreadable(f"{self._path}: {found}", remedy=_RESTORE)
+            if displaced is not None and target.exists():
+                reached("backup: rotate")
+                target.replace(displaced)
+
+    def done_at(self, batch_id: str) -> float | None:
+        """When the batch was recorded whose id begins so, in Unix time; None if none or more do."""
+        with _told(self._path):
+            found = self._connection.execute(
+                "SELECT at FROM batches WHERE content_id >= ? AND content_id < ? LIMIT 2",
+                (batch_id, batch_id + "g"),
+            ).fetchall()
+        return float(found[0][0]) if len(found) == 1 else None
+
+    def size(self) -> tuple[int, int]:
+        """Bytes of the file, and how many of them hold nothing."""
+        page = self._one("PRAGMA page_size")
+        return page * self._one("PRAGMA page_count"), page * self._one("PRAGMA freelist_count")
+
+    def compact(self) -> None:
+        """Give back the room of what was forgotten; needs as much again while it works."""
+        with _told(self._path):
+            reached("ledger: compact")
+            self._connection.execute("VACUUM")
+
+    @classmethod
+    def problem(cls, home: Path) -> str | None:
+        """What is wrong with the file of a ledger; None if nothing is. It reads all of it.
+
+        Raises
+        ------
+        StateUnreadable
+            It is of a newer release, or of one before the first: that is no damage.
+        """
+        if not _is_there(home / LEDGER):
+            return "it is gone" if any(map(_is_there, _backups(home))) else None
+        try:
+            found = _integrity(_reader(home / LEDGER))  # what a killed run left is taken back first
+            if found == "ok":
+                with cls.open(home, read_only=True) as ledger:
+                    ledger.snapshot()
+                    ledger.champion()
+                    ledger._read_all()
+        except sqlite3.DatabaseError as error:
+            if any(word in str(error) for word in ("readonly", "locked", "unable to open", "full")):
+                raise StateUnreadable(
+                    f"{home / LEDGER}: {error}",
+                    remedy="check the folder's rights and free space; nothing was changed",
+                ) from error
+            return str(error)
+        except StateUnreadable as error:
+            if isinstance(error, _OtherRelease):
+                raise
+            return str(error)
+        return None if found == "ok" else str(found)
+
+    @staticmethod
+    def restore(home: Path, kept: Path) -> float:
+        """Put the newest sound backup in the place of a damaged ledger, which goes to `kept`.
+
+        Returns
+        -------
+        float
+            When the backup was made, in Unix time.
+
+        Raises
+        ------
+        StateUnreadable
+            There is no sound backup. Nothing was changed.
+        """
+        path = home / LEDGER
+        with _told(path):
+            for backup in _backups(home):
+                if _is_there(backup) and _sound(backup):
+                    break
+            else:
+                raise StateUnreadable(
+                    f"{path}: damaged, and there is no sound backup in {home / BACKUPS}",
+                    remedy="start another --home, and give it the files of the archive again",
+                )
+            with files.by_name(path, "repair") as partial:
+                files.copy(backup, partial, "repair, the backup")
+                # A journal left beside the restored file would be played back into it, so the
+                # damaged one is safe elsewhere with its journal before that goes.
+                for suffix in ("", "-journal"):
+                    damaged = path.with_name(path.name + suffix)
+                    if damaged.is_dir() and not damaged.is_symlink():
+                        damaged.rename(kept.with_name(kept.name + suffix))
+                    elif damaged.exists():
+                        into = kept.with_name(kept.name + suffix)
+                        files.copy(damaged, into, "repair, the damaged")
+                reached("repair: journal")
+                path.with_name(path.name + "-journal").unlink(missing_ok=True)
+            return backup.stat().st_mtime
+
+    @staticmethod
+    def salvaged(path: Path, *, after: int) -> list[tuple[int, str, str]] | None:
+        """Number, content id and outcome of later batches that a damaged file still tells of.
+
+        None if it cannot be read.
+        """
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        try:
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+                return connection.execute(
+                    "SELECT sequence, CAST(content_id AS TEXT), CAST(outcome AS TEXT)"
+                    " FROM batches WHERE sequence > ?"
+                    " ORDER BY sequence",
+                    (after,),
+                ).fetchall()
+        except sqlite3.DatabaseError:
+            return None
+
     # --- what was known as of an entry ---
 
     def _known(self, name: str, entry: int = _NEWEST) -> str | None:
@@ -595,8 +872,8 @@ class Ledger:
     def _record(self, sequence: str | None, entry: int) -> dict[str, Any] | None:
         """The record of a batch, before late labels that came after the entry."""
         return self._json(
-            "SELECT coalesce((SELECT record FROM superseded WHERE sequence = batches.sequence"
-            "  AND until > ? ORDER BY until LIMIT 1), record) FROM batches WHERE sequence = ?",
+            "SELECT coalesce((SELECT record FROM superseded WHERE sequence = records.sequence"
+            "  AND until > ? ORDER BY until LIMIT 1), record) FROM records WHERE sequence = ?",
             entry,
             sequence,
         )
@@ -622,20 +899,46 @@ class Ledger:
     def _entry(self) -> Iterator[Any]:
         """A transaction that is an entry of the history; nothing that is published changes else."""
         with self._transaction() as execute:
-            execute("INSERT INTO history (at) VALUES (?)", (self._now(),))
+            if (self._one("SELECT max(entry) FROM history") or 0) != self._newest:
+                # though a lock keeps runs apart: somebody removed it, or its file system has none
+                raise AlreadyRunning(
+                    f"{self._path}: another run has written meanwhile",
+                    remedy="run it again; nothing was recorded",
+                )
+            entry = execute("INSERT INTO history (at) VALUES (?)", (self._now(),)).lastrowid
             yield execute
+            if self._keep_history is not None and entry % _STRIDE == 0:
+                self._forget_history(execute, entry - self._keep_history)
+
+            self._newest = entry
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """All that is read in the block is of one moment. Writers wait for its end: keep it short.
+
+        Nothing may be written in it.
+        """
+        with _told(self._path):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
         with _told(self._path):
+            reached("ledger: begin")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                reached("ledger: commit")
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            reached("ledger: committed")
 
     def _one(self, query: str, *values: object) -> Any:
         with _told(self._path):
@@ -646,11 +949,58 @@ class Ledger:
         text = self._one(query, *values)
         return None if text is None else self._parsed(text)
 
+    def _rows(self, read: Callable[[bytes], Any], blob: bytes) -> Any:
+        try:
+            return read(blob)
+        except Exception as error:  # of zlib, NumPy or JSON, whoever trips first
+            raise StateUnreadable(f"{self._path}: rows: {error!r}", remedy=_RESTORE) from error
+
+    def _read_all(self) -> None:
+        """Read everything that is no plain number, as somebody will have to some day."""
+        from wine_drift.rows import LabelledRows, ScoredRows
+
+        with _told(self._path):
+            for query in (
+                "SELECT record FROM records",
+                "SELECT record FROM superseded",
+                "SELECT manifest FROM versions",
+                "SELECT state FROM detector",
+                "SELECT labels FROM counters",
+                "SELECT value FROM facts WHERE name NOT IN ('batch', 'labelled', 'champion')",
+            ):
+                for (text,) in self._connection.execute(query):
+                    self._parsed(text)
+            for (blob,) in self._connection.execute("SELECT rows FROM window"):
+                self._rows(LabelledRows.from_bytes, blob)
+            for (blob,) in self._connection.execute("SELECT rows FROM scored"):
+                self._rows(ScoredRows.from_bytes, blob)
+
     def _parsed(self, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StateUnreadable(f"{self._path}: {error}", remedy=_RESTORE) from error
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0  # empty: killed while it was made
+
+
+def _backups(home: Path) -> list[Path]:
+    return [home / BACKUPS / name for name in _BACKUPS]
+
+
+def _integrity(connection: sqlite3.Connection) -> str:
+    """What SQLite finds wrong with a file, which is closed then: "ok" if nothing."""
+    with contextlib.closing(connection):
+        return str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+
+
+def _sound(path: Path) -> bool:
+    try:
+        return _integrity(_reader(path)) == "ok"
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _reader(path: Path) -> sqlite3.Connection:
@@ -658,7 +1008,7 @@ def _reader(path: Path) -> sqlite3.Connection:
 
     SQLite's own read-only mode cannot take back such a half, and then refuses to read at all.
     """
-    if not path.is_file() or path.stat().st_size == 0:  # empty: killed while it was made
+    if not _is_there(path):
         return sqlite3.connect(":memory:")
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     mode = "rw" if writable else "ro"
@@ -673,6 +1023,8 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if "decode" in str(error):  # and all that could not be
+            raise StateUnreadable(f"{path}: a text in it is damaged", remedy=_RESTORE) from error
         raise StateUnreadable(
             f"{path}: {error}", remedy="check the folder's rights and free space; nothing was lost"
         ) from error
@@ -680,5 +1032,6 @@ def _told(path: Path) -> Iterator[None]:
         raise StateUnreadable(f"{path}: {error}", remedy=_RESTORE) from error
     except OSError as error:
         raise StateUnreadable(
-            f"{path}: {error.strerror}", remedy="name a writable folder with --home"
+            f"{path}: {error.strerror}",
+            remedy="check rights and free space, or name another folder with --home",
         ) from error

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
@@ -23,6 +22,7 @@ import lightgbm
 import numpy as np
 
 from wine_drift.errors import StateUnreadable
+from wine_drift.files import make_folder, write_folder
 from wine_drift.profile import Floats
 from wine_drift.reference import Reference
 from wine_drift.rows import LabelledRows
@@ -177,9 +177,6 @@ def write_version(folder: Path, version: Version) -> Version:
         The same, with the hash of every file in its manifest. A folder of that name holds the same
         model, from a run that ended before its commit, and is replaced.
     """
-    partial = folder / f".{version.version}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
     reference = {"reference": version.reference.to_dict(), "cut": version.cut}
     files = {
         "model.txt": version.model.text.encode(),
@@ -191,17 +188,15 @@ def write_version(folder: Path, version: Version) -> Version:
         files["base.txt"] = version.base.text.encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     version = replace(version, manifest={**version.manifest, "files": hashes})
-    files["manifest.json"] = json.dumps(version.manifest, indent=1).encode()
-    for name, content in files.items():
-        with (partial / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    target = folder / version.version
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    _sync_folder(folder)
+    write_files(folder, version.manifest, files)
     return version
+
+
+def write_files(folder: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+    """Write the folder of a version from what `read_files` gave: all of it or nothing."""
+    text = json.dumps(manifest, indent=1).encode()
+    make_folder(folder)
+    write_folder(folder / manifest["version"], {**contents, "manifest.json": text}, "version")
 
 
 def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
@@ -257,7 +252,10 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
 
 
 def _restore(path: Path) -> str:
-    return f"restore {path} from a backup, or train anew in another --home"
+    return (
+        f"`wine-drift repair` puts {path.name} back if there is a sound copy; else let another one "
+        "serve with `wine-drift models rollback VERSION`"
+    )
 
 
 def libraries() -> dict[str, str]:
@@ -269,11 +267,3 @@ def libraries() -> dict[str, str]:
 
 def _threads(n_rows: int, wanted: int) -> int:
     return 1 if n_rows < _SMALL else wanted or (os.cpu_count() or 1)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

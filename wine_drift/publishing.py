@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import http.client
 import os
 import random
 import socket
 import ssl
+import stat
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -22,10 +23,12 @@ import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from http.client import HTTPMessage
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from prometheus_client import (
     CollectorRegistry,
@@ -37,9 +40,14 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from wine_drift.errors import PushFailed, SettingsError, WineDriftError
+from wine_drift.failpoints import reached
+from wine_drift.files import SHARED, make_folder, whole
 
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the attempts; one attempt more than pauses
 _AGAIN = "`wine-drift push` repeats it"
+_LONGEST = 4096  # bytes of a password
+_WORDS = 300  # characters of what a server says
+_CROWD = 16  # requests to /metrics that are answered at the same time
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,15 @@ class _Failure:
     words: str
     remedy: str
     again: bool = False  # another attempt may succeed
+    on_the_way: bool = False  # if there is a proxy, it may be its fault
 
 
 _LATE = _Failure(
-    "timeout", "no complete answer in time", "see why the Pushgateway is slow", again=True
+    "timeout",
+    "no complete answer in time",
+    "see why the Pushgateway is slow",
+    again=True,
+    on_the_way=True,
 )
 
 
@@ -150,7 +163,8 @@ def push(
             remedy=f"move them to their own settings; {_AGAIN}",
         )
     try:
-        opener = _opener(gateway)
+        secrets = _credentials(gateway)
+        opener = _opener(gateway, secrets)
     except OSError as error:
         file = error.filename or gateway.ca_file  # ssl names no file
         raise PushFailed(
@@ -158,6 +172,9 @@ def push(
             reason="rejected",
             remedy=f"correct the file or the setting that names it; {_AGAIN}",
         ) from error
+
+    proxy = _proxy(gateway)
+    place = f"{gateway.url} through proxy {proxy}" if proxy else gateway.url
 
     def insist(send: Callable[[float], _Failure | None]) -> None:
         end = clock() + gateway.deadline_seconds
@@ -175,10 +192,17 @@ def push(
                 break
             sleep(pause)
         words = "".join(char if char.isprintable() else " " for char in failure.words)
+        for secret in secrets:  # a careless server repeats what it was sent
+            words = words.replace(secret, "***") if len(secret) > 3 else words
+        if len(words) > _WORDS:
+            words = f"{words[:_WORDS]} ..."
+        remedy = failure.remedy
+        if proxy and failure.on_the_way:
+            remedy = "see to the proxy that the environment names, or turn `proxy` off"
         raise PushFailed(
-            f"push to {gateway.url} failed after {attempt} attempt{'s' * (attempt > 1)}: {words}",
+            f"push to {place} failed after {attempt} attempt{'s' * (attempt > 1)}: {words}",
             reason=failure.reason,
-            remedy=f"{failure.remedy}; {_AGAIN}",
+            remedy=f"{remedy}; {_AGAIN}",
         )
 
     # The client calls it with these names and without positions.
@@ -195,18 +219,80 @@ def push(
     push_to_gateway(gateway.url, gateway.job, _registry(families), key, handler=handler)
 
 
-def _opener(gateway: Gateway) -> urllib.request.OpenerDirector:
-    """Build what sends requests; it follows no redirect, as urllib never does so for a PUT."""
+def _proxy(gateway: Gateway) -> str | None:
+    """Address of the proxy that a push goes through, without its password."""
+    if not gateway.use_proxy:
+        return None
+    parts = urlsplit(gateway.url if "://" in gateway.url else f"http://{gateway.url}")
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    address = urllib.request.getproxies().get(parts.scheme)
+    return address and address.rpartition("@")[2]
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect, nor looks where it leads."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> None:
+        return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _opener(gateway: Gateway, secrets: Sequence[str]) -> urllib.request.OpenerDirector:
+    """Build what sends requests; it follows no redirect."""
     opener = urllib.request.build_opener(
+        _Stay(),
         urllib.request.ProxyHandler(None if gateway.use_proxy else {}),
         urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=gateway.ca_file)),
     )
     opener.addheaders = [("User-Agent", "wine-drift")]
-    if gateway.username is not None:
-        password = gateway.password_file.read_bytes() if gateway.password_file else b""
-        pair = gateway.username.encode() + b":" + password.rstrip(b"\r\n")
-        opener.addheaders.append(("Authorization", f"Basic {base64.b64encode(pair).decode()}"))
+    if secrets:
+        opener.addheaders.append(("Authorization", f"Basic {secrets[0]}"))
     return opener
+
+
+def _credentials(gateway: Gateway) -> tuple[str, ...]:
+    """What proves who we are, first as it is sent; then every other form of it.
+
+    Raises
+    ------
+    OSError
+        The password file is none: nobody shall send a wrong password for days.
+    """
+    if gateway.username is None:
+        return ()
+    password = b"" if gateway.password_file is None else _password(gateway.password_file)
+    pair = gateway.username.encode(errors="surrogateescape") + b":" + password
+    forms = (base64.b64encode(pair), pair, base64.b64encode(password).rstrip(b"="), password)
+    return tuple(form.decode(errors="replace") for form in forms)
+
+
+def _password(path: Path) -> bytes:
+    """The one line of a password file."""
+
+    def refused(reason: str) -> OSError:
+        return OSError(errno.EINVAL, reason, str(path))
+
+    # without waiting: nobody may ever write into a pipe
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = os.fstat(handle).st_mode
+        if not stat.S_ISREG(kind):
+            raise refused(os.strerror(errno.EISDIR) if stat.S_ISDIR(kind) else "not a file")
+        content = os.read(handle, _LONGEST + 1)
+    finally:
+        os.close(handle)
+    if len(content) > _LONGEST:
+        raise refused(f"too long for a password: more than {_LONGEST} bytes")
+    lines = content.splitlines()
+    if not any(lines):
+        raise refused("empty")
+    if len(lines) > 1:
+        raise refused("more than one line")
+    return lines[0]
 
 
 def _bounded(send: Callable[[float], _Failure | None], seconds: float) -> _Failure | None:
@@ -220,7 +306,11 @@ def _bounded(send: Callable[[float], _Failure | None], seconds: float) -> _Failu
         except BaseException as error:  # a bug: raised by the thread that waits
             future.set_exception(error)
 
-    threading.Thread(target=run, name="push", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="push", daemon=True).start()
+    except RuntimeError:  # a limit of the container, say
+        words, remedy = "no thread can be started", "see to the limits of processes"
+        return _Failure("connection", words, remedy, again=True)
     try:
         return future.result(seconds)
     except TimeoutError:
@@ -231,12 +321,15 @@ def _send(
     opener: urllib.request.OpenerDirector, request: urllib.request.Request, seconds: float
 ) -> _Failure | None:
     try:
+        reached("push: send")
         opener.open(request, timeout=seconds).close()
     except HTTPError as error:
         with error:
             return _refused(error)
     except (http.client.InvalidURL, ValueError):  # "host:port" without a number, no host name
-        return _Failure("connection", "not a usable address", "correct `pushgateway`")
+        return _Failure(
+            "connection", "not a usable address", "correct `pushgateway`", on_the_way=True
+        )
     except (OSError, http.client.HTTPException) as error:
         cause = error.reason if isinstance(error, URLError) else error
         if isinstance(cause, TimeoutError):
@@ -245,7 +338,9 @@ def _send(
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _Failure("connection", words, "correct `pushgateway` or its CA file")
         remedy = "start the Pushgateway or correct `pushgateway`"
-        return _Failure("connection", words, remedy, again=True)
+        if isinstance(cause, ssl.SSLError):
+            remedy = "see whether the Pushgateway speaks https, or correct `pushgateway`"
+        return _Failure("connection", words, remedy, again=True, on_the_way=True)
     return None
 
 
@@ -262,6 +357,8 @@ def _refused(error: HTTPError) -> _Failure:
         401: "correct the user name or the password file of the Pushgateway",
         403: "correct the user name or the password file of the Pushgateway",
     }
+    if error.code == 407:
+        return _Failure("rejected", words, "correct `pushgateway`", on_the_way=True)
     moved = "set `pushgateway` to the final address, as redirects are not followed"
     other = moved if error.code < 400 else "correct `pushgateway`"
     return _Failure("rejected", words, remedies.get(error.code, other))
@@ -291,19 +388,9 @@ def write_textfile(families: Sequence[Metric], path: Path) -> None:
         raise ValueError(f"{path}: the name must end in .prom, node_exporter reads no other")
     text = render(families)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # No .prom at the end of the temporary name, or node_exporter would read it half written.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fchmod(handle, 0o644)
-                os.fsync(handle)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        make_folder(path.parent, mode=0o755)
+        with whole(path, "textfile", mode=SHARED) as file:  # under a name that is not *.prom
+            file.write(text.encode())
     except OSError as error:
         raise PushFailed(
             f"{path}: cannot be written: {error.strerror or error}",
@@ -316,6 +403,40 @@ class _Server(ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     """One thread a request; a slow reader holds nobody up, nor the end of the process."""
 
     daemon_threads = True
+    request_queue_size = 128  # with the usual five, a few that come together wait for seconds
+
+    def __init__(self, *given: Any) -> None:
+        self._begun: dict[Any, float] = {}  # connections, and the monotonic time of each
+        self._changing = threading.Lock()
+        super().__init__(*given)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; a crowd, or a machine without threads, must not stop the runs."""
+        with self._changing:
+            room = len(self._begun) < _CROWD
+            if room:
+                self._begun[request] = time.monotonic()
+        if not room:
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Let go of a connection."""
+        with self._changing:
+            self._begun.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Every half second: who takes too long over all is let go of, however busy it looks."""
+        with self._changing:
+            late = time.monotonic() - _Handler.timeout
+            for request in [each for each, begun in self._begun.items() if begun < late]:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # its thread finds the end, and closes it
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's asks the name service, which may take a minute
@@ -338,7 +459,12 @@ class _Server6(_Server):
 class _Handler(wsgiref.simple_server.WSGIRequestHandler):
     """Quiet: a line for each scrape would be all that the log holds."""
 
-    timeout = 30  # seconds for a request to arrive
+    timeout = 30  # seconds for a request to arrive, and for all of it with its answer
+    server_version, sys_version = "wine-drift", ""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse without repeating what was asked for."""
+        super().send_error(code)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -381,6 +507,9 @@ def serve(read: Callable[[], Sequence[Metric]], *, host: str, port: int) -> Iter
         if environ["PATH_INFO"] not in ("/metrics", "/"):
             start_response("404 Not Found", plain)
             return [b"there is /metrics\n"]
+        if environ["REQUEST_METHOD"] not in ("GET", "OPTIONS"):
+            start_response("405 Method Not Allowed", [*plain, ("Allow", "GET, OPTIONS")])
+            return [b"ask with GET\n"]
         try:
             registry = _registry(read())
         except WineDriftError as error:

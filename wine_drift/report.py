@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wine_drift.explanation import explain, pattern, ranked
@@ -125,6 +125,9 @@ def run_text(record: Mapping[str, Any]) -> str:
     if outcome == "quarantined":
         return f"batch {batch['name']} is in quarantine"
     known = KNOWN.get(outcome, "")
+    if record["drift"] is None:
+        told = f"batch {batch['sequence']} · {batch['name']}{known}; its record is no longer kept"
+        return "\n".join([told, *_published(record)])
     lines = [
         f"batch {batch['sequence']} · {batch['name']}{known} · {batch['rows']} rows, "
         f"{batch['accepted']} scored, {batch['labelled']} labelled"
@@ -315,6 +318,60 @@ def prune_text(found: Mapping[str, Any]) -> str:
     lines = [f"{verb} the files of {version}" for version in found["removed"]]
     lines += [f"{verb} {name}, which is no version" for name in found["leftovers"]]
     return "\n".join(lines) or "nothing to remove"
+
+
+def retention_text(found: Mapping[str, Any]) -> str:
+    """What `wine-drift prune` removed, or would."""
+    would = "would remove" if found["dry_run"] else "removed"
+    before, after = (size / 1e6 for size in found["ledger_bytes"])
+    lines = [
+        f"{would} {found['files']} files of archive and quarantine and {found['unfinished']} "
+        f"unfinished ones, {found['bytes'] / 1e6:.1f} MB",
+        f"{would} versions: {', '.join(found['versions']) or 'none'}",
+    ]
+    if found["leftovers"]:
+        lines.append(f"{would} folders of no version: {', '.join(found['leftovers'])}")
+    ledger = f"the ledger has {after:.1f} MB"
+    return "\n".join([*lines, ledger if before == after else f"{ledger}, before {before:.1f}"])
+
+
+def repair_text(record: Mapping[str, Any]) -> str:
+    """What was damaged, what was put back, and what was lost by that."""
+    if record["outcome"] == "sound":
+        return "the ledger is sound, nothing was changed"
+    lines = []
+    if record["problem"] is not None:
+        lines.append(f"the ledger was damaged: {record['problem']}")
+        lines.append(f"restored as of {_when(record['backup_at'])}, from the last sound backup")
+        lines += _lost(record)
+    lines += _strays(record)
+    if record["kept_as"] is not None:
+        lines.append(f"the damaged ledger is kept as {record['kept_as']}")
+    if record["versions"]:
+        lines.append(f"put back from the backup: {', '.join(record['versions'])}")
+    return "\n".join(lines)
+
+
+def _lost(record: Mapping[str, Any]) -> Iterator[str]:
+    """Batches after the backup."""
+    lost = [f"{each['sequence']} ({each['id']}, {each['outcome']})" for each in record["lost"]]
+    if not record["known"]:
+        yield "the damaged ledger does not tell which batches came after that"
+    else:
+        yield f"lost: {len(lost)} batches after that{': ' * bool(lost)}{', '.join(lost[:20])}"
+    yield "lost: late labels, versions and runs after that"
+
+
+def _strays(record: Mapping[str, Any]) -> Iterator[str]:
+    """Files of batches that the ledger does not know."""
+    if record["returned"]:
+        yield f"{len(record['returned'])} files went back to the inbox; the next runs take them"
+    if record["unreturned"]:
+        yield (
+            f"{len(record['unreturned'])} files that were put away are unknown to the ledger; "
+            "`wine-drift run-batch FILE` takes each again, in the order of their batches: "
+            + ", ".join(record["unreturned"][:20])
+        )
 
 
 def import_text(record: Mapping[str, Any]) -> str:

@@ -33,8 +33,8 @@ from wine_drift.errors import (
     WineDriftError,
 )
 from wine_drift.exposition import Labels
+from wine_drift.home import writing
 from wine_drift.ledger import Commit, Cursor, Ledger
-from wine_drift.locking import locked
 from wine_drift.measurement import Measurement, measure
 from wine_drift.outbox import publish
 from wine_drift.policy import MANUAL
@@ -103,7 +103,7 @@ def run_batch(
             report = run.process(batch)
             run.tell_if_simulated()
             return report
-    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
+    with writing(settings, now=now, say=say) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         try:
             report = run.process(batch)
@@ -134,7 +134,7 @@ def train_now(
     schema = load_schema(settings.schema)
     if settings.dry_run:
         raise SettingsError("train has no dry run", remedy="try it in another --home")
-    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
+    with writing(settings, now=now, say=say) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         record = run.train()
         run.tell_if_simulated()
@@ -231,7 +231,10 @@ class _Run:
     def read(self, claim: batches.Claim) -> pd.DataFrame:
         """Rows of the claimed batch."""
         if claim.path is not None:
-            frame = read_table(claim.path, text_column=self.settings.row_id)
+            settings = self.settings
+            frame = read_table(
+                claim.path, text_column=settings.row_id, most_bytes=settings.max_bytes
+            )
             batches.check_unchanged(claim)
             return frame
         supply = self.needed_supply("the batch is gone")
@@ -378,20 +381,23 @@ class _Run:
     def told_before(self, claim: batches.Claim, done: Mapping[str, Any]) -> Report:
         """The same content again: nothing is counted twice."""
         record = dict(done) | {"outcome": "already_processed"}
+        if "push" not in done:  # the ledger has forgotten all but that it was done
+            here = {"name": claim.name, "source": claim.source}
+            record = build_record("already_processed", batch=done["batch"] | here)
         error = None
         if done["outcome"] == "quarantined":
             record["outcome"] = "quarantined"
             self.tidy(claim, "quarantine")  # in case an earlier run was cut short
-            error = BadBatch(
-                f"{claim.name}: refused before: {done['error']}", remedy="send a corrected file"
-            )
+            why = f": {record['error']}" if record["error"] else ""
+            error = BadBatch(f"{claim.name}: refused before{why}", remedy="send a corrected file")
         run = self.told(success=error is None, outcome=record["outcome"])
         return Report(record, error, run)
 
     def quarantine(self, claim: batches.Claim, error: WineDriftError) -> Report:
         """The file as a whole is bad: record why, and put it where it harms nobody."""
-        name = str(claim.path)
-        detail = str(error).removeprefix(f"{name}: ")
+        assert claim.path is not None
+        name = str(claim.path.with_name(claim.name))  # its own may hold anything
+        detail = str(error).removeprefix(f"{claim.path}: ")
         record = build_record(
             "quarantined",
             batch={"id": claim.batch_id, "name": claim.name, "source": claim.source},

@@ -16,8 +16,8 @@ from scipy.special import expit, logit
 from wine_drift.detector import DRIFT, DROP, Limits
 from wine_drift.errors import SettingsError
 from wine_drift.faults import MAX_DECIMALS, count_traits, find_faults
+from wine_drift.home import writing
 from wine_drift.ledger import Ledger
-from wine_drift.locking import locked
 from wine_drift.model import Version, read_version
 from wine_drift.outcomes import CLIP
 from wine_drift.profile import Floats, count
@@ -143,7 +143,7 @@ def power(settings: Settings, *, progress: Progress[str]) -> dict[str, Any]:
 
 def keep(settings: Settings, found: Mapping[str, Any]) -> None:
     """Publish what `power` found from now on, as long as its version is champion."""
-    with locked(settings.home), Ledger.open(settings.home) as ledger:
+    with writing(settings) as ledger:
         ledger.record_power({**found, "measured_at": time.time()})
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
 from prometheus_client import Metric
 
-from wine_drift.errors import AlreadyRunning, WineDriftError
+from wine_drift.errors import WineDriftError
+from wine_drift.home import writing
 from wine_drift.ledger import Ledger
-from wine_drift.locking import locked
 from wine_drift.logline import log_line, run_line, stamp
 from wine_drift.outbox import families, publish
 from wine_drift.publishing import serve
@@ -21,6 +22,8 @@ from wine_drift.roster import more_waits, run_part
 from wine_drift.scheduling import LOST, Ending, Scheduler
 from wine_drift.settings import Settings
 
+_PATIENCE = 30.0  # seconds to wait for another run, to tell of one that died
+_HASTE = 1.0  # the same when the scheduler has been told to stop
 Log = Callable[[dict[str, Any]], None]
 
 # What a run of 100 rows imports. No module here may start a thread that it needs after a fork.
@@ -125,7 +128,9 @@ def _tell_of_end(
         exit_code=ending.code,
     )
     try:
-        with Ledger.open(settings.home) as ledger:
+        # Under the lock: what is written beside a run would make that one give up.
+        waiting = replace(settings, lock_wait=_HASTE if in_haste else _PATIENCE)
+        with writing(waiting) as ledger:
             last = ledger.last_run()
             told = last is not None and last.get("started_at", 0) >= started
             died = not (told and ending.code == LOST)  # else only nobody could wait for it
@@ -136,10 +141,9 @@ def _tell_of_end(
             else:
                 ledger.record_run(_facts(settings, ending, last, started, now))
             if not in_haste:  # the next run publishes it, too
-                with contextlib.suppress(AlreadyRunning), locked(settings.home):
-                    failure = publish(settings, ledger)[1]
-                    if failure is not None:
-                        raise failure
+                failure = publish(settings, ledger)[1]
+                if failure is not None:
+                    raise failure
     finally:
         if died:
             log(line)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
+import stat
 import tomllib
 import types
 import typing
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from wine_drift.errors import SettingsError
+from wine_drift.files import read_small
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -85,6 +88,12 @@ class Settings:
     data: Path | None = _key("table for training and for the stream (CSV, .zip, .gz, Parquet)")
     schema: Path | None = _key("TOML file that describes another table than red wine")
     inbox: Path | None = _key("folder whose files are the batches, oldest first")
+    max_bytes: int = _key(
+        "largest table file, in bytes once it is unpacked; CSV takes 11 times as much memory",
+        1 << 28,
+        low=1_000,
+        high=1 << 40,
+    )
 
     source: str = _key(
         "where batches come from; auto: the inbox if one is set, else the stream of the table",
@@ -184,6 +193,13 @@ class Settings:
     force: bool = _key(
         "train: promote the best challenger whatever the gate says", False, section="One run"
     )
+    lock_wait: float = _key(
+        "seconds to wait while another run holds the lock; 0: exit with 5 at once",
+        0.0,
+        low=0,
+        high=1_728_000,
+        duration=True,
+    )
     dry_run: bool = _key("change nothing; print the decision", False)
     json: bool = _key("print one JSON record instead of text", False)
     fail_on: str = _key(
@@ -222,6 +238,30 @@ class Settings:
         "127.0.0.1",
     )
 
+    keep_history: int = _key(
+        "runs whose figures and batch records are kept; that a batch was done is known for ever",
+        10_000,
+        low=100,
+        section="How long things are kept",
+    )
+    backup_every: float = _key(
+        "seconds after which the next run makes another backup of the ledger",
+        86_400.0,
+        low=1,
+        duration=True,
+    )
+    keep_files: float = _key(
+        "prune: seconds after which files of archive and quarantine go",
+        7_776_000.0,
+        low=1,
+        duration=True,
+    )
+    keep_versions: int = _key(
+        "prune: newest versions whose files are kept, besides the champion and its parent",
+        5,
+        low=1,
+    )
+
     repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
     horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
     openmetrics: Path | None = _key("history export, demo: file to write the past to")
@@ -236,11 +276,6 @@ class Settings:
     last: int = _key("status: batches to show", 15, low=1)
     batches: int = _key("simulate: batch files to write", 1, low=1)
     out: Path | None = _key("simulate: folder to write to; models export: file to write")
-    keep_versions: int = _key(
-        "models prune: newest versions whose files are kept, besides the champion and its parent",
-        5,
-        low=1,
-    )
     url: str | None = _key("fetch-data: another place that has the same file")
     max_age: float = _key(
         "health: oldest acceptable last success, in intervals", 2.0, low=0.001, high=1000
@@ -382,10 +417,16 @@ def _layers(
     if file is None:
         with contextlib.suppress(OSError):  # a service user may not read the current folder
             file = Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None
+            if file is not None and not _ours(file):
+                mistakes.append(
+                    f"{file}: others can write it, and it was not named; if it is to be trusted,"
+                    " name it with --settings"
+                )
+                file = None
     if file is not None:
         path = file
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = tomllib.loads(read_small(path).decode())
         except OSError as error:
             mistakes.append(f"{path}: {error.strerror or error}")
         except ValueError as error:  # not TOML, not text, or a number beyond all bounds
@@ -412,6 +453,22 @@ def _layers(
     for name, raw in options.items():
         if raw is not None:
             yield name, "--" + name.replace("_", "-"), raw
+
+
+def _ours(file: Path) -> bool:
+    """Whether nobody but us, and root, can have written a file that happens to lie in a folder."""
+    link, found = file.lstat(), file.stat()
+    owners = {link.st_uid, found.st_uid}
+    return owners <= {0, os.geteuid()} and not found.st_mode & stat.S_IWOTH
+
+
+def _is_text(raw: Any) -> bool:
+    """Whether it can be written as UTF-8; a variable may hold any bytes."""
+    try:
+        str(raw).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _suggest(word: str, known: list[str]) -> str:
@@ -449,6 +506,8 @@ def _parse(name: str, raw: Any) -> Any:
         return value
     if not isinstance(raw, str | Path) or not str(raw).strip() or "\0" in str(raw):
         raise ValueError(f"{raw!r} is not {'a path' if wanted is Path else 'a text'}")
+    if wanted is str and not _is_text(raw):
+        raise ValueError(f"{raw!r} is not UTF-8 text")
     if metadata["choices"] and raw not in metadata["choices"]:
         if name != "scenario":
             raise ValueError(f"{raw!r} is none of {', '.join(metadata['choices'])}")
@@ -530,6 +589,8 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
     if ("username" in values) != ("password_file" in values):
         place = places.get("username") or places.get("password_file")
         mistakes.append(f"{place}: username and password_file go together")
+    if ":" in values.get("username", ""):
+        mistakes.append(f"{places['username']}: no user name of basic authentication has a colon")
     window = values.get("window_rows", Settings.window_rows)
     if window < values.get("min_labelled", Settings.min_labelled):
         place = places.get("window_rows") or places.get("min_labelled")

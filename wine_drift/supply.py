@@ -33,7 +33,7 @@ class Table:
 
     def __init__(self, path: Path, schema: Schema, settings: Settings) -> None:
         self.name = path.name
-        self._frame = read_table(path)
+        self._frame = read_table(path, most_bytes=settings.max_bytes)
         self._schema, self._settings = schema, settings
         self._screened = _screened_table(path, self._frame, schema)
         # by content: the same table in other bytes, zipped say, is the same stream

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wine_drift.errors import SettingsError
+from wine_drift.failpoints import reached
+from wine_drift.files import remove_folder
+from wine_drift.home import reading, writing
 from wine_drift.ledger import Ledger
-from wine_drift.locking import locked
 from wine_drift.model import Version, read_version
 from wine_drift.outbox import publish
 from wine_drift.policy import Change
@@ -51,7 +50,7 @@ def rollback(settings: Settings, version: str | None = None) -> Report:
     StateUnreadable
         One of its files is damaged. In either case nothing was changed.
     """
-    with open_home(settings) as ledger:
+    with writing(settings, new=False) as ledger:
         before = _champion(ledger)
         manifest = present(ledger, version or _parent(before))
         wanted = manifest["version"]
@@ -83,17 +82,19 @@ def prune(settings: Settings) -> dict[str, Any]:
     SettingsError
         The home has no ledger: everything would look unclaimed.
     """
-    if settings.dry_run:
-        with read_home(settings) as ledger:
-            return _to_prune(settings, ledger) | {"dry_run": True}
-    with open_home(settings) as ledger:
-        found = _to_prune(settings, ledger)
+    with reading(settings) if settings.dry_run else writing(settings, new=False) as ledger:
+        return prune_versions(settings, ledger) | {"dry_run": settings.dry_run}
+
+
+def prune_versions(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    """The same with a ledger that is open; see `prune`."""
+    found = _to_prune(settings, ledger)
+    if not settings.dry_run:
         ledger.commit_pruned(found["removed"])  # first: the ledger never claims what is not there
         for name in (*found["removed"], *found["leftovers"]):
-            path = models_folder(settings) / name
-            if _is_folder(path):
-                shutil.rmtree(path)
-        return found | {"dry_run": False}
+            reached("prune: version")
+            remove_folder(models_folder(settings) / name)
+    return found
 
 
 def diff(settings: Settings, old: str | None = None, new: str | None = None) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def diff(settings: Settings, old: str | None = None, new: str | None = None) -> 
     StateUnreadable
         A file of one is damaged.
     """
-    with read_home(settings) as ledger:
+    with reading(settings) as ledger:
         newer = known(ledger, new) if new else _champion(ledger)
         older = known(ledger, old or _parent(newer))
         gone = sorted(ledger.pruned() & {older["version"], newer["version"]})
@@ -135,40 +136,6 @@ def diff(settings: Settings, old: str | None = None, new: str | None = None) -> 
 
 
 # --- which version ---
-
-
-@contextlib.contextmanager
-def open_home(settings: Settings, *, now: Callable[[], float] = time.time) -> Iterator[Ledger]:
-    """Open the ledger of a home that there is, to change it, under the lock.
-
-    Raises
-    ------
-    SettingsError
-        There is no such home.
-    AlreadyRunning
-    """
-    _check_home(settings)
-    with locked(settings.home), Ledger.open(settings.home, now=now) as ledger:
-        yield ledger
-
-
-@contextlib.contextmanager
-def read_home(settings: Settings) -> Iterator[Ledger]:
-    """Open the ledger of a home that there is, to read it.
-
-    Raises
-    ------
-    SettingsError
-        There is no such home.
-    """
-    _check_home(settings)
-    with Ledger.open(settings.home, read_only=True) as ledger:
-        yield ledger
-
-
-def _check_home(settings: Settings) -> None:
-    if not Ledger.exists(settings.home):
-        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
 
 
 def models_folder(settings: Settings) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from wine_drift import files
 from wine_drift.errors import WineDriftError
 from wine_drift.logline import line_json, line_text, log_line
 
@@ -36,13 +37,13 @@ def say(line: str) -> None:
     wipe()
     if structured():
         line = line_json(log_line(time.time(), "warning", "note", message=line))
-    _write(line)
+    _write(_harmless(line))
 
 
 def progress(line: str) -> None:
     """What takes long, where somebody waits for it; each line takes the place of the last."""
     if _watched() and not structured():
-        _write(f"{WIPE}{line} ...", nl=False)
+        _write(f"{WIPE}{_harmless(line)} ...", nl=False)
 
 
 def wipe() -> None:
@@ -67,9 +68,9 @@ def tell(error: WineDriftError) -> None:
         _write(line_json(log_line(time.time(), "error", "error", **told)))
         return
     for line in str(error).splitlines():
-        _write(f"error: {line}")
+        _write(_harmless(f"error: {line}"))
     if error.remedy:
-        _write(f"       {error.remedy}")
+        _write(_harmless(f"       {error.remedy}"))
 
 
 def log(
@@ -86,8 +87,7 @@ def log(
     text = line_json(line) if structured() else line_text(line)
     if file is not None:
         try:
-            with file.open("a", encoding="utf-8") as out:
-                out.write(text + "\n")  # in one piece, as lines are shorter than a buffer
+            files.append(file, text)
         except OSError as failed:
             say(f"log_file {file}: {failed.strerror}; nothing else is wrong")
     if show and error is not None and not structured():
@@ -110,6 +110,16 @@ def _write(text: str, *, nl: bool = True) -> None:
         click.echo(text, err=True, nl=nl)
     except OSError:
         give_up(2)
+
+
+def _harmless(text: str) -> str:
+    r"""Text without what would steer a terminal: files and columns are named by others.
+
+    >>> _harmless("a\x1b[31m.csv")
+    'a�[31m.csv'
+    """
+    kept = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(kept)
 
 
 def _watched() -> bool:

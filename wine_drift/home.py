@@ -1,0 +1,98 @@
+"""The door of a home: its lock, its ledger, and a backup of both from time to time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from wine_drift import files
+from wine_drift.errors import SettingsError, StateUnreadable
+from wine_drift.failpoints import reached
+from wine_drift.ledger import BACKUPS, Ledger
+from wine_drift.locking import locked
+from wine_drift.settings import Settings
+
+
+@contextlib.contextmanager
+def writing(
+    settings: Settings,
+    *,
+    now: Callable[[], float] = time.time,
+    say: Callable[[str], None] = lambda line: None,
+    new: bool = True,
+) -> Iterator[Ledger]:
+    """Open the ledger of a home to change it, under the lock; back it up afterwards if that is due.
+
+    Parameters
+    ----------
+    settings : Settings
+    now : callable
+        Unix time in seconds, which dates what is written.
+    say : callable
+        Told if there can be no backup; all else is done nevertheless.
+    new : bool
+        Whether a home that is not there is made.
+
+    Raises
+    ------
+    SettingsError
+        There is no such home, or it cannot be written to.
+    AlreadyRunning
+        Another run holds the lock, for longer than `lock_wait`.
+    StateUnreadable
+        The ledger is damaged, or of a newer release.
+    """
+    if not new:
+        check(settings)
+    with (
+        locked(settings.home, wait=settings.lock_wait),
+        Ledger.open(settings.home, now=now, keep_history=settings.keep_history) as ledger,
+    ):
+        yield ledger
+        try:
+            _back_up(settings, ledger)
+        except (StateUnreadable, OSError) as error:
+            say(f"no backup of the ledger: {error}")
+
+
+@contextlib.contextmanager
+def reading(settings: Settings) -> Iterator[Ledger]:
+    """Open the ledger of a home that there is, to read it.
+
+    Raises
+    ------
+    SettingsError
+        There is no such home.
+    StateUnreadable
+        The ledger is damaged, or of another release.
+    """
+    check(settings)
+    with Ledger.open(settings.home, read_only=True) as ledger:
+        yield ledger
+
+
+def check(settings: Settings) -> None:
+    """There must be a home: an empty one in its place would be a lie."""
+    if not Ledger.exists(settings.home):
+        raise SettingsError(f"{settings.home}: no ledger", remedy="name the --home of the job")
+
+
+def _back_up(settings: Settings, ledger: Ledger) -> None:
+    """The ledger if it is due; the files of a champion as soon as there is a new one."""
+    made = Ledger.backed_up_at(settings.home)
+    due = made is None or not 0 <= time.time() - made < settings.backup_every
+    if due:
+        ledger.back_up()
+    champion, folder = ledger.champion(), settings.home / BACKUPS
+    if champion is None:
+        return
+    if due or not (folder / champion["version"]).exists():
+        from wine_drift.model import read_files, write_files  # LightGBM, which few commands need
+
+        write_files(folder, champion, read_files(settings.home / "models", champion))
+    wanted = {champion["version"], champion["parent"]}
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in wanted:
+            reached("backup of a version: old")
+            files.remove_folder(path)

@@ -1,0 +1,87 @@
+"""What a home no longer needs, and how much room that gives back."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wine_drift.batches import KEPT_AS
+from wine_drift.failpoints import reached
+from wine_drift.files import is_partial
+from wine_drift.home import reading, writing
+from wine_drift.ledger import Ledger
+from wine_drift.settings import Settings
+from wine_drift.versions import prune_versions
+
+_WORTH = 0.2  # share of the ledger's file that is empty, from which on it is written anew
+
+
+def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[str, Any]:
+    """Remove old versions, old files of archive and quarantine, and what killed runs left.
+
+    Files go `keep_files` seconds after their batch was recorded, but never before there is a backup
+    of the ledger that knows them. History and records are forgotten by the runs themselves; here
+    the ledger is made smaller, too, if that is worth it.
+
+    Returns
+    -------
+    dict
+        `versions` and `leftovers` that were removed, `kept` versions; `files` and `unfinished` by
+        number, with their `bytes`; `ledger_bytes` before and after; whether it was a `dry_run`.
+
+    Raises
+    ------
+    SettingsError
+        There is no such home.
+    """
+    home = settings.home
+    with reading(settings) if settings.dry_run else writing(settings, now=now, new=False) as ledger:
+        found = prune_versions(settings, ledger)
+        old, unfinished = list(_old(settings, ledger, now())), list(_unfinished(home))
+        size = sum(path.stat().st_size for path in (*old, *unfinished))
+        before, free = ledger.size()
+        if not settings.dry_run:
+            for path in (*old, *unfinished):
+                reached("prune: file")
+                path.unlink(missing_ok=True)
+            ledger.forget_history(keep=settings.keep_history)
+            before, free = ledger.size()
+            if free > _WORTH * before:
+                ledger.compact()
+        return {
+            "versions": found["removed"],
+            "leftovers": found["leftovers"],
+            "kept": found["kept"],
+            "files": len(old),
+            "unfinished": len(unfinished),
+            "bytes": size,
+            "ledger_bytes": [before, ledger.size()[0]],
+            "dry_run": settings.dry_run,
+        }
+
+
+def _old(settings: Settings, ledger: Ledger, now: float) -> Iterator[Path]:
+    """Files that were put away long ago; what the ledger does not know stays."""
+    saved = Ledger.backed_up_at(settings.home, oldest=True)
+    if saved is None:
+        return
+    for place in ("archive", "quarantine"):
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted((settings.home / place).iterdir()):
+                name = KEPT_AS.fullmatch(path.name)
+                done = ledger.done_at(name["id"]) if name and path.is_file() else None
+                if done is not None and done < min(now - settings.keep_files, saved):
+                    yield path
+
+
+def _unfinished(home: Path) -> Iterator[Path]:
+    """Files that killed runs left; under the lock nobody else is writing them."""
+    places = ("archive", "quarantine", "metrics", "backups", "damaged")
+    for folder in (home, *(home / name for name in places)):
+        with contextlib.suppress(FileNotFoundError):
+            yield from (
+                path for path in folder.iterdir() if is_partial(path.name) and path.is_file()
+            )
