@@ -46,7 +46,7 @@ from wine_drift.files import SHARED, make_folder, whole
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the attempts; one attempt more than pauses
 _AGAIN = "`wine-drift push` repeats it"
 _LONGEST = 4096  # bytes of a password
-_WORDS = 300  # characters of what a server says
+_WORDS = 1000  # characters of what a server says
 _CROWD = 16  # requests to /metrics that are answered at the same time
 
 
