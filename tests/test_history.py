@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -262,6 +263,8 @@ def test_a_demo_takes_no_home_that_is_in_use(cli: Cli, home: Path, tmp_path: Pat
     with locked(tmp_path / "busy"):
         assert "another run holds" in cli("demo", "--home", tmp_path / "busy", code=5).stderr
     (home / "ledger.sqlite").unlink()
+    assert "wine-drift repair" in cli("demo", "--home", home, code=6).stderr
+    shutil.rmtree(home / "backups")
     before = sorted(home.rglob("*"))
     assert "models and no ledger" in cli("demo", "--home", home, code=2).stderr
     assert sorted(home.rglob("*")) == before

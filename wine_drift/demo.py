@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wine_drift.errors import SettingsError
+from wine_drift.home import reading
 from wine_drift.ledger import LEDGER, Ledger
 from wine_drift.locking import locked
 from wine_drift.run import run_batch
@@ -55,7 +56,8 @@ def make_demo(
     with locked(settings.home):
         making = settings.home / ".making"  # first there: half a past would pass for a whole one
         if Ledger.exists(settings.home):
-            shutil.rmtree(making, ignore_errors=True)
+            with reading(settings):  # or it is damaged, which is told
+                shutil.rmtree(making, ignore_errors=True)
             return None
         for name in MADE:
             if making.exists():  # an earlier one was cut short, perhaps while it was moved
