@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -617,14 +618,21 @@ def test_retrain_never_holds(
 
 
 def test_failed_retraining_does_not_lose_the_batch(
-    record: Record, home: Path, red_wine_csv: Path, tmp_path: Path, published: Published
+    record: Record,
+    home: Path,
+    red_wine_csv: Path,
+    published: Published,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When the challenger cannot be written, the batch counts and the champion goes on serving."""
     options = ("--data", red_wine_csv, "--scenario", "label_flip")
     record("run-batch", "--home", home, *options)
-    twin = Path(shutil.copytree(home, tmp_path / "twin"))
-    name = record("run-batch", "--home", twin, *options)["retraining"]["challenger"]
-    (home / "models" / f".{name}.part").write_text("in the way")
+
+    def full(step: str) -> None:
+        if step == "version: write":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("wine_drift.failpoints.hook", full)
     done = record("run-batch", "--home", home, *options, code=9)
     assert done["retraining"]["outcome"] == "failed" and done["retraining"]["error"]
     shown = published(home)
