@@ -77,7 +77,7 @@ ASSEMBLE = "wine_drift.retraining:_assemble"  # one has
 COMMIT_RETRAINING = "wine_drift.ledger:Ledger.commit_retraining"
 PUBLISH_LABELS = "wine_drift.labels:publish"
 WRITE_VERSION = "wine_drift.champion:write_version"
-RENAME_VERSION = "wine_drift.model:write_folder"
+RENAME_VERSION = "wine_drift.shelf:write_folder"
 IN_COMMIT_LABELS = "wine_drift.ledger:Ledger._change"  # of what a commit writes, nearly the last
 FIRST_CHAMPION = "wine_drift.ledger:Ledger.commit_champion"
 

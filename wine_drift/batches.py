@@ -222,6 +222,9 @@ def put_away(claim: Claim, folder: Path) -> Path:
     linked = claim.path.is_symlink()  # what a link points to can change, or go
     if claim.source == "inbox" and not linked:
         files.move(claim.path, target, folder.name)
+        if _stamp(target)[:2] != claim.stamp[:2]:  # its sender was faster than the look at it
+            give_back(target, claim.path.parent)
+            raise OSError(errno.ESTALE, "another file has its name now")
         return target
     if not target.exists():
         files.copy(claim.path, target, folder.name)

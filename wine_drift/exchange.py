@@ -16,7 +16,7 @@ from wine_drift.dataset import load_schema
 from wine_drift.errors import SettingsError
 from wine_drift.home import reading, writing
 from wine_drift.ledger import Ledger
-from wine_drift.model import Version, parse_version, read_files, version_name, write_version
+from wine_drift.model import Version, parse_version, version_name, write_version
 from wine_drift.outbox import publish
 from wine_drift.profile import N_BINS, Floats
 from wine_drift.quality import measure_quality
@@ -24,6 +24,7 @@ from wine_drift.record import Report
 from wine_drift.reference import Reference, build_reference
 from wine_drift.schema import Schema
 from wine_drift.settings import Settings
+from wine_drift.shelf import read_files
 from wine_drift.trees import check_trees
 from wine_drift.versions import models_folder, present
 

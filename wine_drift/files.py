@@ -178,12 +178,12 @@ def remove_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Let the names in a folder be on the disk, where its file system can do that."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(handle)
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
 
 
 def is_partial(name: str) -> bool:
@@ -205,20 +205,27 @@ def _begin(partial: Path) -> int:
     try:
         handle = os.open(partial, flags, OWN)
     except FileExistsError:
-        _take_away(partial)
+        take_away(partial)
         handle = os.open(partial, flags, OWN)
     mine = _lock(handle)
-    if not mine or not os.path.samestat(os.fstat(handle), partial.stat()):  # it was thought dead
-        os.close(handle)
-        raise _busy(partial)
-    return handle
+    with contextlib.suppress(FileNotFoundError):
+        if mine and os.path.samestat(os.fstat(handle), partial.stat()):
+            return handle
+    os.close(handle)  # it was thought dead
+    raise _busy(partial)
 
 
-def _take_away(partial: Path) -> None:
-    """Remove what a process left that died; one that is alive still holds its lock."""
+def take_away(partial: Path) -> None:
+    """Remove what a process left half-written that died; one that is alive still holds its lock.
+
+    Raises
+    ------
+    OSError
+        One that is alive is writing it, or it cannot be removed.
+    """
     with contextlib.suppress(FileNotFoundError):
         if partial.is_file() and not partial.is_symlink():
-            with partial.open("rb") as file:
+            with partial.open("r+b") as file:
                 if not _lock(file.fileno()):
                     raise _busy(partial)
                 if os.path.samestat(os.fstat(file.fileno()), partial.stat()):
@@ -238,4 +245,4 @@ def _lock(handle: int) -> bool:
 
 
 def _busy(partial: Path) -> OSError:
-    return OSError(errno.EBUSY, "another process is writing it", str(partial))
+    return BlockingIOError(errno.EBUSY, "another process is writing it", str(partial))

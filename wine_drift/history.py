@@ -54,7 +54,9 @@ def export_history(
 
         def moments() -> Iterator[tuple[float, list[Metric]]]:
             for entry, at in progress(entries):
-                yield max(at, since), families(settings, ledger, entry)
+                found = families(settings, ledger, entry)
+                if not ledger.forgotten(entry):  # by a run that goes on beside this
+                    yield max(at, since), found
 
         labels = {"job": JOB}
         _write(path, openmetrics(moments(), until=until, step=settings.step, labels=labels))

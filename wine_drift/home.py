@@ -12,6 +12,7 @@ from wine_drift.failpoints import reached
 from wine_drift.ledger import BACKUPS, Ledger
 from wine_drift.locking import locked
 from wine_drift.settings import Settings
+from wine_drift.shelf import is_sound, read_files, write_files
 
 
 @contextlib.contextmanager
@@ -45,15 +46,21 @@ def writing(
     """
     if not new:
         check(settings)
-    with (
-        locked(settings.home, wait=settings.lock_wait),
-        Ledger.open(settings.home, now=now, keep_history=settings.keep_history) as ledger,
-    ):
+    with locked(settings.home, wait=settings.lock_wait), opened(settings, now, say) as ledger:
+        yield ledger
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Settings, now: Callable[[], float], say: Callable[[str], None] = lambda line: None
+) -> Iterator[Ledger]:
+    """The same as `writing` for who holds the lock."""
+    with Ledger.open(settings.home, now=now, keep_history=settings.keep_history) as ledger:
         yield ledger
         try:
             _back_up(settings, ledger)
         except (StateUnreadable, OSError) as error:
-            say(f"no backup of the ledger: {error}")
+            say(f"no backup: {error}")
 
 
 @contextlib.contextmanager
@@ -79,20 +86,20 @@ def check(settings: Settings) -> None:
 
 
 def _back_up(settings: Settings, ledger: Ledger) -> None:
-    """The ledger if it is due; the files of a champion as soon as there is a new one."""
-    made = Ledger.backed_up_at(settings.home)
+    """When a backup is due, and at once when there is a new champion, which no other one knows."""
+    made, champion = Ledger.backed_up_at(settings.home), ledger.champion()
+    folder = settings.home / BACKUPS
     due = made is None or not 0 <= time.time() - made < settings.backup_every
-    if due:
+    new = champion is not None and not (folder / champion["version"]).exists()
+    if due or new:
         ledger.back_up()
-    champion, folder = ledger.champion(), settings.home / BACKUPS
     if champion is None:
         return
-    if due or not (folder / champion["version"]).exists():
-        from wine_drift.model import read_files, write_files  # LightGBM, which few commands need
-
+    if new or (due and not is_sound(folder, champion)):
         write_files(folder, champion, read_files(settings.home / "models", champion))
-    wanted = {champion["version"], champion["parent"]}
-    for path in folder.iterdir():
-        if path.is_dir() and path.name not in wanted:
-            reached("backup of a version: old")
-            files.remove_folder(path)
+    # the older backup may know its parent, or whom it was rolled back from
+    others = [path for path in folder.iterdir() if path.is_dir()]
+    others = [path for path in others if path.name not in (champion["version"], champion["parent"])]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+        reached("backup of a version: old")
+        files.remove_folder(path)

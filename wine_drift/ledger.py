@@ -426,6 +426,10 @@ class Ledger:
                 "SELECT entry, at FROM history ORDER BY entry"
             ).fetchall()
 
+    def forgotten(self, entry: int) -> bool:
+        """Whether an entry is no longer kept, so that what it says now is not what it said."""
+        return entry < int(self._one("SELECT coalesce(min(entry), 0) FROM history"))
+
     def snapshot(self, entry: int | None = None) -> Snapshot:
         """What is published, or what was as of an entry of the history.
 
@@ -741,8 +745,8 @@ class Ledger:
                 copy.execute("PRAGMA journal_mode = OFF")  # it is synced as a whole
                 copy.execute("PRAGMA synchronous = OFF")
                 self._connection.backup(copy)
-                found = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if found != "ok":
+            found = _damage(partial)
+            if found is not None:
                 raise StateUnreadable(f"{self._path}: {found}", remedy=_RESTORE)
             if displaced is not None and target.exists():
                 reached("backup: rotate")
@@ -779,25 +783,7 @@ class Ledger:
         """
         if not _is_there(home / LEDGER):
             return "it is gone" if any(map(_is_there, _backups(home))) else None
-        try:
-            found = _integrity(_reader(home / LEDGER))  # what a killed run left is taken back first
-            if found == "ok":
-                with cls.open(home, read_only=True) as ledger:
-                    ledger.snapshot()
-                    ledger.champion()
-                    ledger._read_all()
-        except sqlite3.DatabaseError as error:
-            if any(word in str(error) for word in ("readonly", "locked", "unable to open", "full")):
-                raise StateUnreadable(
-                    f"{home / LEDGER}: {error}",
-                    remedy="check the folder's rights and free space; nothing was changed",
-                ) from error
-            return str(error)
-        except StateUnreadable as error:
-            if isinstance(error, _OtherRelease):
-                raise
-            return str(error)
-        return None if found == "ok" else str(found)
+        return _damage(home / LEDGER)
 
     @staticmethod
     def restore(home: Path, kept: Path) -> float:
@@ -816,7 +802,7 @@ class Ledger:
         path = home / LEDGER
         with _told(path):
             for backup in _backups(home):
-                if _is_there(backup) and _sound(backup):
+                if _is_there(backup) and _damage(backup) is None:
                     break
             else:
                 raise StateUnreadable(
@@ -909,8 +895,7 @@ class Ledger:
             yield execute
             if self._keep_history is not None and entry % _STRIDE == 0:
                 self._forget_history(execute, entry - self._keep_history)
-
-            self._newest = entry
+        self._newest = entry
 
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
@@ -990,17 +975,40 @@ def _backups(home: Path) -> list[Path]:
     return [home / BACKUPS / name for name in _BACKUPS]
 
 
-def _integrity(connection: sqlite3.Connection) -> str:
-    """What SQLite finds wrong with a file, which is closed then: "ok" if nothing."""
-    with contextlib.closing(connection):
-        return str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+# What the system refuses says nothing of the file: SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY,
+# IOERR, FULL, CANTOPEN; https://www.sqlite.org/rescode.html
+_TROUBLE = frozenset({3, 5, 6, 7, 8, 10, 13, 14})
 
 
-def _sound(path: Path) -> bool:
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file of a ledger, after all of it was read; None if nothing is.
+
+    What a killed run left half-written is taken back first.
+    """
+    ledger = None
     try:
-        return _integrity(_reader(path)) == "ok"
-    except sqlite3.DatabaseError:
-        return False
+        ledger = Ledger(_reader(path), path, time.time, None)
+        found = ledger._one("PRAGMA integrity_check(1)")
+        if found != "ok":
+            return str(found)
+        if int(ledger._one("PRAGMA user_version")) == 0:
+            return "it is no ledger"
+        if int(ledger._one("PRAGMA user_version")) in _MIGRATIONS:
+            return None  # of an older release, which had other tables
+        ledger._prepare(read_only=True)
+        ledger.snapshot()
+        ledger.champion()
+        ledger._read_all()
+    except (StateUnreadable, sqlite3.Error) as error:
+        cause = error.__cause__ if isinstance(error, StateUnreadable) else error
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if isinstance(error, _OtherRelease) or isinstance(cause, OSError) or code in _TROUBLE:
+            raise
+        return str(error)
+    finally:
+        if ledger is not None:
+            ledger._connection.close()
+    return None
 
 
 def _reader(path: Path) -> sqlite3.Connection:

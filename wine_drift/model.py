@@ -22,10 +22,10 @@ import lightgbm
 import numpy as np
 
 from wine_drift.errors import StateUnreadable
-from wine_drift.files import make_folder, write_folder
 from wine_drift.profile import Floats
 from wine_drift.reference import Reference
 from wine_drift.rows import LabelledRows
+from wine_drift.shelf import read_files, restore_remedy, write_files
 
 # The optimum of grouped cross-validation on red wine is flat around these. Class weights are left
 # out on purpose: they destroy the calibration of the scores.
@@ -192,32 +192,6 @@ def write_version(folder: Path, version: Version) -> Version:
     return version
 
 
-def write_files(folder: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    """Write the folder of a version from what `read_files` gave: all of it or nothing."""
-    text = json.dumps(manifest, indent=1).encode()
-    make_folder(folder)
-    write_folder(folder / manifest["version"], {**contents, "manifest.json": text}, "version")
-
-
-def read_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """Read the files of a version, the manifest apart, each checked against the ledger's own.
-
-    Raises
-    ------
-    StateUnreadable
-        A file is missing, or is not what was written.
-    """
-    path = folder / manifest["version"]
-    try:
-        contents = {name: (path / name).read_bytes() for name in manifest["files"]}
-    except OSError as error:
-        raise StateUnreadable(f"model {path}: {error.strerror}", remedy=_restore(path)) from error
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != manifest["files"][name]:
-            raise StateUnreadable(f"model {path / name}: its hash is wrong", remedy=_restore(path))
-    return contents
-
-
 def parse_version(
     contents: Mapping[str, bytes], manifest: Mapping[str, Any], *, threads: int = 0
 ) -> Version:
@@ -248,14 +222,7 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
         return parse_version(read_files(folder, manifest), manifest, threads=threads)
     except (ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
         path = folder / manifest["version"]
-        raise StateUnreadable(f"model {path}: {error!r}", remedy=_restore(path)) from error
-
-
-def _restore(path: Path) -> str:
-    return (
-        f"`wine-drift repair` puts {path.name} back if there is a sound copy; else let another one "
-        "serve with `wine-drift models rollback VERSION`"
-    )
+        raise StateUnreadable(f"model {path}: {error!r}", remedy=restore_remedy(path)) from error
 
 
 def libraries() -> dict[str, str]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from wine_drift import files
 from wine_drift.batches import KEPT_AS, claim_file, give_back
-from wine_drift.errors import StateUnreadable
-from wine_drift.home import check, writing
+from wine_drift.errors import SettingsError, StateUnreadable
+from wine_drift.home import check, opened
 from wine_drift.ledger import BACKUPS, Ledger
 from wine_drift.locking import locked
-from wine_drift.model import read_files, write_files
 from wine_drift.outbox import publish
 from wine_drift.record import Report
 from wine_drift.settings import Settings
+from wine_drift.shelf import read_files, write_files
 from wine_drift.versions import models_folder
 
 DAMAGED = "damaged"  # folder of a home for what was replaced
@@ -42,12 +42,14 @@ def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Repor
     Raises
     ------
     SettingsError
-        There is no such home.
+        There is no such home, or no such inbox.
     StateUnreadable
         There is no sound backup, or the ledger is of a newer release. Nothing was changed.
     """
     home = settings.home
     check(settings)
+    if settings.inbox is not None and not settings.inbox.is_dir():
+        raise SettingsError(f"inbox {settings.inbox}: no folder", remedy="correct --inbox")
     with locked(home, wait=settings.lock_wait):
         problem, found = Ledger.problem(home), _nothing()
         if problem is not None:
@@ -61,17 +63,17 @@ def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Repor
             kept = folder / f"ledger-{stamp}{f'-{number}' * bool(number)}.sqlite"
             found["backup_at"] = Ledger.restore(home, kept)
             found["kept_as"] = str(kept) if kept.exists() else None
-    found["problem"] = problem
-    with writing(settings, now=now) as ledger:
-        if found["kept_as"] is not None:
-            _tell_of_loss(ledger, Path(found["kept_as"]), found)
-        _return_files(settings, ledger, found)  # also those of a repair that was cut short
-        _put_back_versions(settings, ledger, found)
-        changed = [found[key] for key in ("problem", "returned", "unreturned", "versions")]
-        record = {"outcome": "repaired" if any(changed) else "sound", **found, "push": None}
-        failure = None
-        if any(changed):
-            record["push"], failure = publish(settings, ledger)
+        found["problem"] = problem
+        with opened(settings, now) as ledger:
+            if found["kept_as"] is not None:
+                _tell_of_loss(ledger, Path(found["kept_as"]), found)
+            _return_files(settings, ledger, found)  # also those of a repair that was cut short
+            _put_back_versions(settings, ledger, found)
+            changed = [found[key] for key in ("problem", "returned", "unreturned", "versions")]
+            record = {"outcome": "repaired" if any(changed) else "sound", **found, "push": None}
+            failure = None
+            if any(changed):
+                record["push"], failure = publish(settings, ledger)
     return Report(record, _still_damaged(settings, found) or failure)
 
 
@@ -102,10 +104,13 @@ def _tell_of_loss(ledger: Ledger, kept: Path, found: dict[str, Any]) -> None:
 def _return_files(settings: Settings, ledger: Ledger, found: dict[str, Any]) -> None:
     """Files of batches that the ledger does not know go back to where they came from."""
     for path in _unknown_files(settings.home, ledger):
-        if settings.inbox is None:
-            found["unreturned"].append(str(path))
-        else:
-            found["returned"].append(str(give_back(path, settings.inbox)))
+        try:
+            if settings.inbox is not None:
+                found["returned"].append(str(give_back(path, settings.inbox)))
+                continue
+        except (OSError, SettingsError):  # what was lost has to be told all the same
+            pass
+        found["unreturned"].append(str(path))
 
 
 def _unknown_files(home: Path, ledger: Ledger) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from wine_drift.batches import KEPT_AS
 from wine_drift.failpoints import reached
-from wine_drift.files import is_partial
+from wine_drift.files import is_partial, take_away
 from wine_drift.home import reading, writing
 from wine_drift.ledger import Ledger
 from wine_drift.settings import Settings
@@ -41,12 +41,16 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
     with reading(settings) if settings.dry_run else writing(settings, now=now, new=False) as ledger:
         found = prune_versions(settings, ledger)
         old, unfinished = list(_old(settings, ledger, now())), list(_unfinished(home))
-        size = sum(path.stat().st_size for path in (*old, *unfinished))
+        size = sum(map(_size, (*old, *unfinished)))
         before, free = ledger.size()
         if not settings.dry_run:
-            for path in (*old, *unfinished):
+            for path in old:
                 reached("prune: file")
                 path.unlink(missing_ok=True)
+            for path in unfinished:
+                reached("prune: unfinished")
+                with contextlib.suppress(BlockingIOError):  # of an export that is going on
+                    take_away(path)
             ledger.forget_history(keep=settings.keep_history)
             before, free = ledger.size()
             if free > _WORTH * before:
@@ -61,6 +65,13 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
             "ledger_bytes": [before, ledger.size()[0]],
             "dry_run": settings.dry_run,
         }
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # somebody else clears up, too
+        return 0
 
 
 def _old(settings: Settings, ledger: Ledger, now: float) -> Iterator[Path]:
@@ -78,7 +89,7 @@ def _old(settings: Settings, ledger: Ledger, now: float) -> Iterator[Path]:
 
 
 def _unfinished(home: Path) -> Iterator[Path]:
-    """Files that killed runs left; under the lock nobody else is writing them."""
+    """Files that killed runs left."""
     places = ("archive", "quarantine", "metrics", "backups", "damaged")
     for folder in (home, *(home / name for name in places)):
         with contextlib.suppress(FileNotFoundError):

@@ -63,7 +63,7 @@ def read_table(
         In CSV of one column a blank line is an empty cell.
     most_bytes : int
         Bytes of the table, as CSV text or as the columns of a Parquet file, once it is unpacked.
-        Reading CSV takes some twelve times as much memory, if the cells are short.
+        Reading CSV takes some eleven times as much memory, if the cells are short.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def _refuse_odd(path: Path, most_bytes: int) -> None:
 def _too_large(path: Path, found: str, most_bytes: int) -> TableError:
     return TableError(
         f"{path}: {found}, more than the {most_bytes:,} that a file may have",
-        remedy="raise max_bytes if the file is meant to be so large",
+        remedy="send it in smaller files, or raise max_bytes for those to come",
     )
 
 

@@ -331,7 +331,8 @@ class Picture:
         with Ledger.open(home, read_only=True) as ledger:
             metrics = render(families(Settings(home=home), ledger))
         with _connected(home / LEDGER) as connection:
-            dump = tuple(connection.iterdump())
+            # which stages a run went through is its own: one that was killed may have trained
+            dump = tuple(re.sub(r'"stages": {[^}]*}', "", line) for line in connection.iterdump())
             dump += (f"user_version {connection.execute('PRAGMA user_version').fetchone()}",)
             if (words := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                 wrong.append(f"the ledger: {words}")
@@ -841,8 +842,12 @@ def allowed(scenario: Scenario, point: str) -> set[int]:
         return {code, *allowed(replace(scenario, code=0, words=()), point)}
     if what in ("archive", "quarantine"):  # the batch is recorded; the next run sees to its file
         return {code}
-    if what in ("textfile", "push"):
+    if what == "push":  # it is tried again
+        return {code, code or 4}
+    if what == "textfile":
         return {code or 4}
+    if what == "backup of a version":
+        return {code}
     if what == "claim":  # the file waits for the next run; one that was named is missed
         return {0, 2} if scenario.then != scenario.words else {0, 2, code}
     if what == "folder":  # any of those that are needed for all that is below
@@ -924,6 +929,8 @@ def faults(calm: Sequence[Calm], rng: random.Random, *, thorough: bool) -> Itera
         for at, point in enumerate(each.done.points, start=1):
             row = f": {scenario.name}" if thorough else ", of one command or another"
             kills.append(Case(f"killed at a step{row}", number, Trap(at), point))
+            if point == "claim: read" and "--drain" in scenario.words:
+                continue  # a file that cannot be read is passed over, so others come before it
             trap = Trap(at, error=rng.choice(ERRORS))
             errors.append(Case(f"a step fails{row}", number, trap, point))
     if thorough:
