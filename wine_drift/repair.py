@@ -151,6 +151,11 @@ def _readable(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes] | None
 
 
 def _still_damaged(settings: Settings, found: dict[str, Any]) -> StateUnreadable | None:
+    if settings.inbox is not None and found["unreturned"]:
+        return StateUnreadable(
+            f"{settings.inbox}: not given back: {', '.join(found['unreturned'][:20])}",
+            remedy="check rights and free space, and repair again; all else is done",
+        )
     if not found["damaged"]:
         return None
     return StateUnreadable(

@@ -222,6 +222,8 @@ def _make_old(world: Path, now: float) -> None:
     (backups / version(world, 1)).exists() or shutil.copytree(
         world / "home" / "models" / version(world, 1), backups / version(world, 1)
     )
+    (backups / "v0-00000000").mkdir(exist_ok=True)  # and of one that is too old to be kept
+    os.utime(backups / "v0-00000000", (1e9, 1e9))
 
 
 def _make_clutter(past: Past, now: float, good: bytes) -> None:
@@ -352,7 +354,12 @@ class Picture:
             batches=Counter((row[1], row[2]) for row in batches(home)),
             counters=counters,
             matter=matter,
-            backups=frozenset(name for name in found if name.startswith(f"home/{BACKUPS}")),
+            # one that was made again has moved the older one on, or made it
+            backups=frozenset(
+                name
+                for name in found
+                if name.startswith(f"home/{BACKUPS}") and not name.endswith("-2.sqlite")
+            ),
             wrong=tuple(wrong),
         )
 
