@@ -33,7 +33,7 @@ stack-local: $(INSTALLED)  ## serve the demo with Prometheus and its friends fro
 soak: $(INSTALLED)  ## 300 scheduled runs, a fifth of them killed, and nothing lost (6 minutes)
 	@$(BIN)/python tests/soak.py
 
-test-faults: $(INSTALLED)  ## break things on purpose, thousands of times, and count what was lost (TODO minutes)
+test-faults: $(INSTALLED)  ## break things on purpose, thousands of times, and count what was lost (an hour)
 	@$(BIN)/python tests/drills/drill.py
 
 cron-drill: $(INSTALLED)  ## the shipped crontab under Debian's cron, as root or with sudo (6 minutes)

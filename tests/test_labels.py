@@ -1096,6 +1096,19 @@ def test_parts_of_one_batch_do_not_confirm_each_other(
         assert done["decision"] == arrival
 
 
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No version can be written."""
+
+    def fail(step: str) -> None:
+        if step == "version: write":
+            raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wine_drift.failpoints.hook", fail)
+        yield
+
+
 def test_failed_retraining_is_9_and_the_labels_count(
     cli: Cli,
     record: Record,
@@ -1108,10 +1121,10 @@ def test_failed_retraining_is_9_and_the_labels_count(
     """When the challenger cannot be written, the labels are recorded and the champion serves on."""
     home, twin = (Path(shutil.copytree(alarmed_home, tmp_path / name)) for name in ("home", "twin"))
     labels = late(answers(flipped[1]))
-    name = record("add-labels", 3, labels, "--home", twin)["retraining"]["challenger"]
-    (home / "models" / f".{name}.part").write_text("in the way")
+    record("add-labels", 3, labels, "--home", twin)
     before = published(home)
-    result = cli("add-labels", 3, labels, "--home", home, code=9)
+    with full_disk():
+        result = cli("add-labels", 3, labels, "--home", home, code=9)
     assert "retraining failed, the champion goes on serving" in told(result)
     done, n_rows = record_of(home, 3), len(good_rows(flipped[1]))
     assert done["retraining"]["outcome"] == "failed" and done["retraining"]["error"]
@@ -1606,18 +1619,16 @@ def test_labels_of_a_batch_that_came_with_them(
 
 def test_a_failed_retraining_is_told_once(
     cli: Cli,
-    record: Record,
     alarmed_home: Path,
     tmp_path: Path,
     flipped: list[Rows],
     late: Late,
 ) -> None:
     """The failure of an earlier call is not that of the next one, which retrains nothing."""
-    home, twin = (Path(shutil.copytree(alarmed_home, tmp_path / name)) for name in ("home", "twin"))
+    home = Path(shutil.copytree(alarmed_home, tmp_path / "home"))
     first = late(["", "", *answers(flipped[1])[2:]])
-    name = record("add-labels", 3, first, "--home", twin)["retraining"]["challenger"]
-    (home / "models" / f".{name}.part").write_text("in the way")
-    cli("add-labels", 3, first, "--home", home, code=9)
+    with full_disk():
+        cli("add-labels", 3, first, "--home", home, code=9)
     cli("add-labels", 3, late(answers(flipped[1])), "--home", home, "--retrain", "never")
 
 

@@ -402,7 +402,8 @@ class Pushgateway(AbstractContextManager["Pushgateway"]):
         self.address = f"{shown}:{port}"
         self.url = f"{scheme}://{self.address}"
         self.to: tuple[str, ...] = ("--pushgateway", self.url)  # options that reach it
-        self._command = (binary, *options, f"--web.listen-address={self.address}")
+        store = "--persistence.file="  # none; Debian keeps one for all of the machine
+        self._command = (binary, store, *options, f"--web.listen-address={self.address}")
         self._log = folder / f"pushgateway-{host.replace(':', '.')}-{port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -328,7 +328,9 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory, promtool: str) -> Itera
     shutil.copytree(COMPOSE / "prometheus", folder / "prometheus")
     config = folder / "prometheus" / "prometheus.yml"
     config.write_text(config.read_text(encoding="utf-8").replace("15s", "1s"), encoding="utf-8")
-    pushgateway = Pushgateway(folder, find("prometheus-pushgateway", "pushgateway"))
+    pushgateway = Pushgateway(
+        folder, find("prometheus-pushgateway", "pushgateway"), "--persistence.file="
+    )
     alertmanager = make_alertmanager(folder)
     prometheus = Prometheus(
         folder,
