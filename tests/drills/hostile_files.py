@@ -158,7 +158,7 @@ def headers(rng: random.Random, good: bytes) -> bytes:
         elif what == 2 and len(header) > 2:
             del header[column]
             for row in rows:
-                del row[column]
+                del row[column : column + 1]
         else:
             header.append(name)
     return joined([header, *rows])
