@@ -57,7 +57,7 @@ def test_every_promise_can_be_broken(soaked: tuple[Path, soak.Story], tmp_path: 
     (home / "metrics" / "wine_drift.prom").write_text("")
     (real / "stderr").write_text("Traceback (most recent call last):\n")
     crash = '{"event": "run", "exit_code": 1}\n'
-    (real / "log").write_text(crash + (real / "log").read_text())
+    (real / "log").write_text(3 * crash + (real / "log").read_text())
     (longest,) = (held for held in story.held if len(held) == max(map(len, story.held)))
     leaking = [{k: v + (n << 20) for k, v in each.items()} for n, each in enumerate(longest)]
     rows = soak.check(
