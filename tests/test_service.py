@@ -428,6 +428,16 @@ def test_a_death_beside_another_run(base: Path, samples: Samples) -> None:
     assert last is not None and (last["outcome"], last["success"]) == ("killed", False)
 
 
+def test_a_death_before_the_backup_leaves_it_to_the_next_run(base: Path) -> None:
+    """A backup is read to its end, for which the scheduler would have to load much, for good."""
+    home = base / "home"
+    shutil.rmtree(home / "backups")
+    told_by(settings_for(home), Dead(-9, "killed"))
+    assert not (home / "backups").exists()
+    with Ledger.open(home, read_only=True) as ledger:
+        assert (ledger.last_run() or {})["ended"] == "killed"
+
+
 def test_a_death_with_a_broken_ledger(base: Path) -> None:
     """What cannot be recorded is told, and the scheduler goes on."""
     (base / "home" / "ledger.sqlite").write_bytes(b"no ledger" * 1000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from prometheus_client import Metric
 
 from wine_drift.errors import WineDriftError
-from wine_drift.home import writing
 from wine_drift.ledger import Ledger
+from wine_drift.locking import locked
 from wine_drift.logline import log_line, run_line, stamp
 from wine_drift.outbox import families, publish
 from wine_drift.publishing import serve
@@ -128,9 +127,12 @@ def _tell_of_end(
         exit_code=ending.code,
     )
     try:
-        # Under the lock: what is written beside a run would make that one give up.
-        waiting = replace(settings, lock_wait=_HASTE if in_haste else _PATIENCE)
-        with writing(waiting) as ledger:
+        # Under the lock: what is written beside a run would make that one give up. A backup is left
+        # to the next run: what it imports would stay in this process for good.
+        with (
+            locked(settings.home, wait=_HASTE if in_haste else _PATIENCE),
+            Ledger.open(settings.home, keep_history=settings.keep_history) as ledger,
+        ):
             last = ledger.last_run()
             told = last is not None and last.get("started_at", 0) >= started
             died = not (told and ending.code == LOST)  # else only nobody could wait for it
