@@ -304,10 +304,10 @@ def test_a_dry_run_changes_not_one_byte(cli: Cli, record: Record, place: Path) -
     assert (found["files"], found["unfinished"]) == (5, 1) and found["dry_run"]
     told = record("prune", "--dry-run", "--home", home)
     assert (told["files"], told["unfinished"]) == (0, 1)
-    assert "would remove 0 files" in cli("prune", "--dry-run", "--home", home).stdout
+    assert "would remove 0 old files" in cli("prune", "--dry-run", "--home", home).stdout
     assert seen(home) == before
     done = prune(settings(place), now=later(91))
-    same = ("versions", "leftovers", "kept", "files", "unfinished", "bytes")
+    same = ("versions", "leftovers", "kept", "files", "unfinished", "bytes", "entries")
     assert {key: done[key] for key in same} == {key: found[key] for key in same}
 
 
@@ -352,6 +352,21 @@ def test_files_stay_until_a_backup_knows_them(cli: Cli, place: Path) -> None:
     assert prune(settings(place), now=later(1000))["files"] == 0
 
 
+def test_ledgers_that_were_replaced_go_when_they_are_old(place: Path) -> None:
+    """Reckoned from when that was, whatever time of its last change a copy has."""
+    home = place / "home"
+    (home / "damaged").mkdir()
+    there = ("damaged/ledger-20260101T000000.sqlite", "backups/ledger-schema-4.sqlite")
+    for name in (*there, "damaged/notes.txt"):
+        (home / name).write_text("old")
+        os.utime(home / name, (1e9, 1e9))
+    assert prune(settings(place), now=later(89.9))["files"] == 0
+    assert all((home / name).exists() for name in there)
+    prune(settings(place), now=later(90.1))
+    assert not any((home / name).exists() for name in there)
+    assert (home / "damaged" / "notes.txt").exists()
+
+
 def test_what_killed_runs_left_goes(place: Path) -> None:
     """In each folder that a run writes to; other files with a dot stay."""
     home = place / "home"
@@ -394,9 +409,10 @@ def test_history_goes_as_far_as_the_setting_says(place: Path) -> None:
             ledger.record_run(RUN | {"interval": 900})
         n = len(ledger.history())
     before = texts(home)
-    prune(settings(place, keep_history=10_000))
+    assert prune(settings(place, keep_history=10_000))["entries"] == 0
     assert len(texts(home)) == n
-    prune(settings(place, keep_history=100))
+    assert prune(settings(place, keep_history=100, dry_run=True))["entries"] == n - 101
+    assert prune(settings(place, keep_history=100))["entries"] == n - 101
     after = texts(home)
     assert len(after) == 101 and after == {entry: before[entry] for entry in after}
 

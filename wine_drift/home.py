@@ -14,6 +14,8 @@ from wine_drift.locking import locked
 from wine_drift.settings import Settings
 from wine_drift.shelf import is_sound, read_files, write_files
 
+DAMAGED = "damaged"  # folder of a home for what a repair replaced
+
 
 @contextlib.contextmanager
 def writing(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LEDGER = "ledger.sqlite"
 SCHEMA_VERSION = 5
 BACKUPS = "backups"  # folder of a home
+OLD_SCHEMAS = "ledger-schema-*.sqlite"  # copies that were made before a migration
 _BACKUPS = ("ledger-1.sqlite", "ledger-2.sqlite")  # the newest first
 _NEWEST = 2**63 - 1  # beyond every entry
 _ENTRY = "(SELECT max(entry) FROM history)"  # of the transaction in hand
@@ -244,7 +245,7 @@ class Ledger:
                 remedy="the next run brings it up to date, `wine-drift push` does so now",
             )
         if 0 < found < SCHEMA_VERSION:
-            self._copy(self._path.parent / BACKUPS / f"ledger-schema-{found}.sqlite")
+            self._copy(self._path.parent / BACKUPS / OLD_SCHEMAS.replace("*", str(found)))
             with self._transaction() as execute:
                 for schema in range(int(self._one("PRAGMA user_version")), SCHEMA_VERSION):
                     for statement in _MIGRATIONS[schema].split(";"):
@@ -425,6 +426,14 @@ class Ledger:
             return self._connection.execute(
                 "SELECT entry, at FROM history ORDER BY entry"
             ).fetchall()
+
+    def n_before(self, keep: int) -> int:
+        """Entries before the last `keep`, which `forget_history` forgets."""
+        return int(self._one("SELECT count(*) FROM history WHERE entry < ?", self._floor(keep)))
+
+    def _floor(self, keep: int) -> int:
+        """The oldest entry that is still to be told of."""
+        return int(self._one("SELECT coalesce(max(entry), 0) FROM history")) - keep
 
     def forgotten(self, entry: int) -> bool:
         """Whether an entry is no longer kept, so that what it says now is not what it said."""
@@ -625,8 +634,7 @@ class Ledger:
         that it was done.
         """
         with self._transaction() as execute:
-            newest = self._one("SELECT max(entry) FROM history") or 0
-            self._forget_history(execute, newest - keep)
+            self._forget_history(execute, self._floor(keep))
 
     def _forget_history(self, execute: Any, floor: int) -> None:
         if floor <= 0:

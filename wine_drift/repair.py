@@ -11,7 +11,7 @@ from typing import Any
 from wine_drift import files
 from wine_drift.batches import KEPT_AS, claim_file, give_back
 from wine_drift.errors import SettingsError, StateUnreadable
-from wine_drift.home import check, opened
+from wine_drift.home import DAMAGED, check, opened
 from wine_drift.ledger import BACKUPS, Ledger
 from wine_drift.locking import locked
 from wine_drift.outbox import publish
@@ -19,8 +19,6 @@ from wine_drift.record import Report
 from wine_drift.settings import Settings
 from wine_drift.shelf import read_files, write_files
 from wine_drift.versions import models_folder
-
-DAMAGED = "damaged"  # folder of a home for what was replaced
 
 
 def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Report:

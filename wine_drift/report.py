@@ -325,8 +325,9 @@ def retention_text(found: Mapping[str, Any]) -> str:
     would = "would remove" if found["dry_run"] else "removed"
     before, after = (size / 1e6 for size in found["ledger_bytes"])
     lines = [
-        f"{would} {found['files']} files of archive and quarantine and {found['unfinished']} "
-        f"unfinished ones, {found['bytes'] / 1e6:.1f} MB",
+        f"{would} {found['files']} old files and {found['unfinished']} unfinished ones, "
+        f"{found['bytes'] / 1e6:.1f} MB",
+        f"{would} {found['entries']} entries of the history",
         f"{would} versions: {', '.join(found['versions']) or 'none'}",
     ]
     if found["leftovers"]:

@@ -11,8 +11,8 @@ from typing import Any
 from wine_drift.batches import KEPT_AS
 from wine_drift.failpoints import reached
 from wine_drift.files import is_partial, take_away
-from wine_drift.home import reading, writing
-from wine_drift.ledger import Ledger
+from wine_drift.home import DAMAGED, reading, writing
+from wine_drift.ledger import BACKUPS, OLD_SCHEMAS, Ledger
 from wine_drift.settings import Settings
 from wine_drift.versions import prune_versions
 
@@ -20,17 +20,18 @@ _WORTH = 0.2  # share of the ledger's file that is empty, from which on it is wr
 
 
 def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[str, Any]:
-    """Remove old versions, old files of archive and quarantine, and what killed runs left.
+    """Remove old versions, old files, history beyond its length, and what killed runs left.
 
-    Files go `keep_files` seconds after their batch was recorded, but never before there is a backup
-    of the ledger that knows them. History and records are forgotten by the runs themselves; here
-    the ledger is made smaller, too, if that is worth it.
+    Files of archive and quarantine go `keep_files` seconds after their batch was recorded, but
+    never before there is a backup of the ledger that knows them; ledgers that a repair or a newer
+    release replaced, so long after that. The ledger is made smaller, too, if that is worth it.
 
     Returns
     -------
     dict
         `versions` and `leftovers` that were removed, `kept` versions; `files` and `unfinished` by
-        number, with their `bytes`; `ledger_bytes` before and after; whether it was a `dry_run`.
+        number, with their `bytes`; `entries` of the history, by number; `ledger_bytes` before and
+        after; whether it was a `dry_run`.
 
     Raises
     ------
@@ -40,7 +41,9 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
     home = settings.home
     with reading(settings) if settings.dry_run else writing(settings, now=now, new=False) as ledger:
         found = prune_versions(settings, ledger)
-        old, unfinished = list(_old(settings, ledger, now())), list(_unfinished(home))
+        past = now() - settings.keep_files
+        old = [*_old(home, ledger, past), *_replaced(home, past)]
+        unfinished, entries = list(_unfinished(home)), ledger.n_before(settings.keep_history)
         size = sum(map(_size, (*old, *unfinished)))
         before, free = ledger.size()
         if not settings.dry_run:
@@ -62,6 +65,7 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
             "files": len(old),
             "unfinished": len(unfinished),
             "bytes": size,
+            "entries": entries,
             "ledger_bytes": [before, ledger.size()[0]],
             "dry_run": settings.dry_run,
         }
@@ -74,18 +78,26 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _old(settings: Settings, ledger: Ledger, now: float) -> Iterator[Path]:
-    """Files that were put away long ago; what the ledger does not know stays."""
-    saved = Ledger.backed_up_at(settings.home, oldest=True)
+def _old(home: Path, ledger: Ledger, past: float) -> Iterator[Path]:
+    """Files that were put away before then; what the ledger does not know stays."""
+    saved = Ledger.backed_up_at(home, oldest=True)
     if saved is None:
         return
     for place in ("archive", "quarantine"):
         with contextlib.suppress(FileNotFoundError):
-            for path in sorted((settings.home / place).iterdir()):
+            for path in sorted((home / place).iterdir()):
                 name = KEPT_AS.fullmatch(path.name)
                 done = ledger.done_at(name["id"]) if name and path.is_file() else None
-                if done is not None and done < min(now - settings.keep_files, saved):
+                if done is not None and done < min(past, saved):
                     yield path
+
+
+def _replaced(home: Path, past: float) -> Iterator[Path]:
+    """Ledgers that something else took the place of, before then."""
+    for path in sorted((*(home / DAMAGED).glob("ledger-*"), *(home / BACKUPS).glob(OLD_SCHEMAS))):
+        # not by its content's age, which a copy has from the original
+        if path.is_file() and path.stat().st_ctime < past:
+            yield path
 
 
 def _unfinished(home: Path) -> Iterator[Path]:

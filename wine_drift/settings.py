@@ -239,7 +239,8 @@ class Settings:
     )
 
     keep_history: int = _key(
-        "runs whose figures and batch records are kept; that a batch was done is known for ever",
+        "entries of the ledger that can be told of, one a run and some more, with the records of "
+        "their batches; that a batch was done is known for ever",
         10_000,
         low=100,
         section="How long things are kept",
@@ -251,7 +252,7 @@ class Settings:
         duration=True,
     )
     keep_files: float = _key(
-        "prune: seconds after which files of archive and quarantine go",
+        "prune: seconds after which files of archive, quarantine and repairs go",
         7_776_000.0,
         low=1,
         duration=True,
