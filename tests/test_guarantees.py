@@ -13,7 +13,8 @@ import pytest
 from click.testing import Result
 
 from wine_drift import batches, run
-from wine_drift.errors import FileUnreadable
+from wine_drift.errors import FileUnreadable, StateUnreadable
+from wine_drift.ledger import Ledger
 from wine_drift.locking import locked
 from wine_drift.recipes import Training
 from wine_drift.retraining import challenge, first_version
@@ -203,6 +204,21 @@ def test_every_sink_that_fails_is_counted(cli: Cli, home: Path, published: Publi
     assert "x.prom" in result.stderr and "127.0.0.1:1" in result.stderr
     counts = {key[1]: n for key, n in published(home).items() if "push_failures" in key[0]}
     assert sum(counts.values()) == 2
+
+
+def test_a_failure_that_cannot_be_counted_is_told_as_that(
+    cli: Cli, home: Path, wines: Wines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full right after the commit: the batch is done, and the push failed."""
+
+    def full(*_: object) -> None:
+        raise StateUnreadable("ledger.sqlite: disk is full", remedy="make room")
+
+    Path("file").write_text("no folder")
+    monkeypatch.setattr(Ledger, "add", full)
+    batch = ("run-batch", wines("new.csv", 0, 100), "--home", home)
+    result = cli(*batch, "--textfile", "file/x.prom", code=4)
+    assert "x.prom" in result.stderr and "not counted: ledger.sqlite" in result.stderr
 
 
 def test_a_slice_of_text_does_not_stop_the_stream(

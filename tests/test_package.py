@@ -87,7 +87,7 @@ def test_the_wheel_declares_what_it_needs(unpacked: Path) -> None:
     lines = (info / "METADATA").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     assert "Requires-Python: >=3.11" in lines
     needed = {line.removeprefix("Requires-Dist: ") for line in lines if "extra ==" not in line}
-    imports = {"click", "lightgbm", "numpy", "pandas", "platformdirs", "pooch", "requests"}
+    imports = {"click", "lightgbm", "numpy", "pandas", "platformdirs", "requests"}
     imports |= {"prometheus-client", "pyarrow", "rich", "scikit-learn", "scipy"}
     assert {name for name in imports if not any(line.startswith(name) for line in needed)} == set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -506,7 +505,7 @@ def fetch_data(file: str | None, **options: Any) -> None:
     settings = _settings(file, options)
     from wine_drift.dataset import URL, fetch
 
-    click.echo(fetch(settings.home, url=settings.url or URL, progress=sys.stderr.isatty()))
+    click.echo(fetch(settings.home, url=settings.url or URL))
 
 
 @main.command()

@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client import Metric
 
-from wine_drift.errors import PushFailed
+from wine_drift.errors import PushFailed, WineDriftError
 from wine_drift.exposition import exposition
 from wine_drift.ledger import Ledger
 from wine_drift.publishing import Gateway, push, write_textfile
@@ -48,7 +48,8 @@ def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFai
     push : dict
         `status` ("ok" or "failed"), `sinks` that have it, and `error` if there is one.
     error : PushFailed or None
-        Every failure. Each is counted in the ledger, so that the next push tells of it.
+        Every failure. Each is counted in the ledger, if it can be, so that the next push tells of
+        it.
     """
     reached: list[str] = []
     failures: list[PushFailed] = []
@@ -79,9 +80,12 @@ def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFai
             failures.append(error)
     if not failures:
         return {"status": "ok", "sinks": reached}, None
-    for each in failures:
-        ledger.add("push_failures", (("reason", each.reason),))
-    first = failures[0]
-    told = "\n".join(map(str, failures))
+    first, lines = failures[0], [str(each) for each in failures]
+    try:
+        for each in failures:
+            ledger.add("push_failures", (("reason", each.reason),))
+    except WineDriftError as error:  # what was to be published is done all the same
+        lines.append(f"not counted: {error}")
+    told = "\n".join(lines)
     failure = PushFailed(told, reason=first.reason, remedy=first.remedy)
     return {"status": "failed", "sinks": reached, "error": told}, failure
