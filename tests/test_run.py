@@ -18,9 +18,10 @@ import pytest
 from click.testing import Result
 from sklearn import metrics as sklearn_metrics
 
+from wine_drift.ledger import Ledger
 from wine_drift.model import read_version
 from wine_drift.run import run_batch
-from wine_drift.settings import SCENARIOS, load_settings
+from wine_drift.settings import SCENARIOS, Settings, load_settings
 
 Cli = Callable[..., Result]
 Record = Callable[..., dict[str, Any]]
@@ -280,6 +281,28 @@ def test_bad_inbox_file_does_not_stop_the_others(
     assert moved.read_text() == "a;b\n1;2\n" and not bad.exists()
     done = record("run-batch", "--home", home, "--inbox", inbox)
     assert done["batch"]["name"] == "good.csv" and not good.exists()
+
+
+def test_a_file_of_another_kind_is_told_of_once(home: Path, tmp_path: Path) -> None:
+    """Whoever drops a spreadsheet hears that nobody takes it, when it is written for sure."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for name in ("wines.xlsx", ".wines.xlsx"):
+        (inbox / name).write_text("rows")
+    (inbox / "folder.xlsx").mkdir()
+    written = (inbox / "wines.xlsx").stat().st_ctime
+    settings = Settings(home=home, inbox=inbox)
+    said: list[str] = []
+    for hours in (0.9, 1.1, 1.2, 9.0):
+        run_batch(settings, now=lambda at=written + 3600 * hours: at, say=said.append)
+    (told,) = said
+    assert told.startswith(f"{inbox / 'wines.xlsx'}: passed over") and ".parquet" in told
+    os.utime(inbox / "wines.xlsx")  # it was written anew
+    again = (inbox / "wines.xlsx").stat().st_ctime
+    with Ledger.open(home) as ledger:
+        ledger.record_run((ledger.last_run() or {}) | {"started_at": again})
+    run_batch(settings, now=lambda: again + 3601, say=said.append)
+    assert said == [told, told]
 
 
 @pytest.mark.parametrize(

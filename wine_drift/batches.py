@@ -147,6 +147,24 @@ def waiting(inbox: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [inbox / name for _, name in sorted(found)]
 
 
+def passed_over(
+    inbox: Path, suffixes: tuple[str, ...], *, after: float, before: float
+) -> list[Path]:
+    """Files that no run will take, for their name's end, and that changed last between two times.
+
+    Those are Unix times. Names that start with a dot are somebody's business.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(inbox):
+            with contextlib.suppress(OSError):
+                strange = not entry.name.lower().endswith(suffixes) and entry.is_file()
+                recent = after < entry.stat().st_ctime <= before
+                if strange and recent and not entry.name.startswith("."):
+                    found.append(inbox / entry.name)
+    return sorted(found)
+
+
 def _could_be_sent(path: Path) -> bool:
     """Whether a file is none but what its sender could read: a link is read with our rights."""
     try:

@@ -66,6 +66,7 @@ from wine_drift.supply import (
 from wine_drift.tables import SUFFIXES, read_table
 
 Say = Callable[[str], None]
+_WRITTEN = 3600.0  # seconds after which a file in the inbox is no longer being written
 
 
 def run_batch(
@@ -222,11 +223,22 @@ class _Run:
             lambda content_id: self.ledger.batch(content_id) is not None,
             say=self.say,
         )
+        self.tell_of_others(inbox)
         for known in leftovers:
             done = self.ledger.batch(known.content_id)
             processed = done is not None and done["outcome"] == "processed"
             self.tidy(known, "archive" if processed else "quarantine")
         return claim
+
+    def tell_of_others(self, inbox: Path) -> None:
+        """Files that wait in vain are told once, by the first run an hour after their change."""
+        last = self.ledger.last_run()
+        since = 0.0 if last is None else last.get("started_at", 0.0) - _WRITTEN
+        until = self.started_at - _WRITTEN
+        for path in batches.passed_over(inbox, SUFFIXES, after=since, before=until):
+            self.say(
+                f"{path}: passed over, now and later: a batch's name ends in {', '.join(SUFFIXES)}"
+            )
 
     def read(self, claim: batches.Claim) -> pd.DataFrame:
         """Rows of the claimed batch."""
