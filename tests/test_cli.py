@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -523,3 +525,24 @@ def test_files_that_cannot_be_moved_are_told(
     result = cli("run-batch", "--home", home, "--inbox", path.parent)
     assert published(home)["wine_drift_batches_total", "success"] == 2
     assert "not moved" in result.stderr
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["at a terminal", "in the background"])
+def test_an_interrupt_before_the_first_command_is_no_traceback(
+    tmp_path: Path, *, ignored: bool
+) -> None:
+    """Ctrl-C while the imports go on; who started it so that it takes no notice, is heeded."""
+    (tmp_path / "click.py").write_text("print('here', flush=True)\ninput()\nraise SystemExit(7)\n")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "wine_drift"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN) if ignored else None,
+        text=True,
+    )
+    assert program.stdout is not None and program.stdout.readline() == "here\n"
+    program.send_signal(signal.SIGINT)
+    _, errors = program.communicate("\n", timeout=60)
+    assert (program.returncode, errors) == (7 if ignored else -signal.SIGINT, "")

@@ -83,7 +83,7 @@ def test_the_wheel_declares_what_it_needs(unpacked: Path) -> None:
     (info,) = unpacked.glob("*.dist-info")
     scripts = configparser.ConfigParser()
     scripts.read(info / "entry_points.txt")
-    assert dict(scripts["console_scripts"]) == {"wine-drift": "wine_drift.cli:main"}
+    assert dict(scripts["console_scripts"]) == {"wine-drift": "wine_drift.__main__:run"}
     lines = (info / "METADATA").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     assert "Requires-Python: >=3.11" in lines
     needed = {line.removeprefix("Requires-Dist: ") for line in lines if "extra ==" not in line}

@@ -17,6 +17,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from datetime import UTC
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -322,17 +323,23 @@ def scenarios(text: str, start: int) -> list[tuple[str, int]]:
     return found
 
 
-def specification() -> dict[str, Field[Any]]:
+@cache
+def specification() -> Mapping[str, Field[Any]]:
     """Every setting by name, in order."""
     return {f.name: f for f in fields(Settings)}
 
 
 def kind(name: str) -> type:
     """Type of a setting without its `| None`: Path, str, int, float or bool."""
-    hint = typing.get_type_hints(Settings)[name]
+    hint = _hints()[name]  # these are compiled each time, and every option asks for its own
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     return typing.cast(type, hint)
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Settings)
 
 
 def load_settings(
