@@ -408,6 +408,14 @@ def test_zip_that_denies_its_size() -> None:
         read_table(path)
 
 
+def test_zip_of_damaged_bzip2() -> None:
+    """The error of bzip2 looks like one of the disk; such a file would come first for ever."""
+    content = bytearray(as_zip(("t.csv", LINES), method=zipfile.ZIP_BZIP2))
+    content[content.index(b"BZh") + 6] ^= 0xFF
+    with pytest.raises(TableError, match="damaged compressed file: Invalid data stream"):
+        read_table(write("t.zip", bytes(content)))
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zip"])
 def test_bomb(suffix: str) -> None:
     """A file that grows beyond 64 MiB and 200 times is no table, however much may be unpacked."""

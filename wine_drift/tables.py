@@ -90,18 +90,23 @@ def read_table(
         problem = f"byte {error.object[error.start]:#04x} is not UTF-8 text"
         raise TableError(f"{path}: {problem}", remedy="save the file as UTF-8 CSV") from error
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
-        raise TableError(
-            f"{path}: damaged compressed file: {_plain(error)}",
-            remedy="make or copy the file again",
-        ) from error
+        raise _damaged(path, error) from error
     # What zipfile raises for a file that is encrypted, and for one packed by a method it has not:
     # both are the user's to mend.
     except (RuntimeError, NotImplementedError) as error:
         raise TableError(f"{path}: {_plain(error)}", remedy="use a plain zip file") from error
     except OSError as error:
+        if error.errno is None:  # not of the system, but of bzip2
+            raise _damaged(path, error) from error
         raise FileUnreadable(
-            f"{path}: {error.strerror or error}", remedy="check that the file is there and readable"
+            f"{path}: {error.strerror}", remedy="check that the file is there and readable"
         ) from error
+
+
+def _damaged(path: Path, error: BaseException) -> TableError:
+    return TableError(
+        f"{path}: damaged compressed file: {_plain(error)}", remedy="make or copy the file again"
+    )
 
 
 def _refuse_odd(path: Path, most_bytes: int) -> None:
