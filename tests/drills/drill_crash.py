@@ -27,34 +27,32 @@ import signal
 import socketserver
 import sqlite3
 import stat
-import subprocess
 import sys
 import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import killing
 from drill import Row
+from forks import driven
+from homes import TRAINING, Tally, connected, difference, exposition, integrity, without_labels
 from killing import Done, Trap, command
 
 import wine_drift
-from wine_drift.dataset import load_schema
+from wine_drift.dataset import FILE_NAME, load_schema
 from wine_drift.files import is_partial
 from wine_drift.ledger import BACKUPS, LEDGER, Ledger
-from wine_drift.outbox import families
-from wine_drift.publishing import render
 from wine_drift.settings import Settings
 from wine_drift.supply import write_simulated
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "home-schema-4.tar.xz"
-ENV = {name: word for name, word in os.environ.items() if not name.startswith("WINE_DRIFT_")}
-TRAINING = ("--rounds", "5", "--threads", "1")
 EVERY = 900.0  # seconds between two steps of a story
 LONG_AGO = 100 * 86_400.0  # seconds since the past of a home
 # Figures of what other programs, and the disk, may be told of a failed run and not of a calm one.
@@ -65,26 +63,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
 def drill(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
     """Kill commands, hinder them, and look at what is left."""
-    how = "thorough" if thorough else "short"
-    with (
-        (place / "stderr").open("w+", encoding="utf-8") as stderr,
-        subprocess.Popen(
-            [sys.executable, killing.__file__, how, str(place.resolve()), str(seed)],
-            env=ENV,
-            cwd=place,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as driver,
-    ):
-        assert driver.stdout is not None
-        for line in driver.stdout:
-            told = json.loads(line)
-            yield Row(**told | {"broken": tuple(told["broken"])})
-        if driver.wait():
-            stderr.seek(0)
-            words = stderr.read()
-            yield Row("the drill itself", 1, 0, 0, words.count("Traceback"), (words[-2000:],))
+    yield from driven(killing.__file__, place, thorough=thorough, seed=seed)
 
 
 # --- the homes that stories begin in ---
@@ -132,13 +111,6 @@ def deliver(folder: Path, **contents: bytes) -> None:
         path = folder / f"{name}.csv"
         path.write_bytes(data)
         os.utime(path, (1e9 + number, 1e9 + number))
-
-
-def without_labels(data: bytes) -> tuple[bytes, bytes]:
-    """A table whose last column is empty, and the column."""
-    lines = [line.rpartition(b";") for line in data.splitlines()]
-    table = [b";".join(lines[0][::2]), *(line[0] + b";" for line in lines[1:])]
-    return b"\n".join([*table, b""]), b"\n".join([*(line[2] for line in lines), b""])
 
 
 BAD = b"a;b\n1;2\n"
@@ -330,19 +302,16 @@ class Picture:
                 wrong.append(f"left: {name}")
         if f"home/{LEDGER}-journal" in found:
             wrong.append("left: the journal of the ledger")
-        with Ledger.open(home, read_only=True) as ledger:
-            metrics = render(families(Settings(home=home), ledger))
-        with _connected(home / LEDGER) as connection:
+        metrics = exposition(home)
+        with connected(home / LEDGER) as connection:
             # which stages a run went through is its own: one that was killed may have trained
             dump = tuple(re.sub(r'"stages": {[^}]*}', "", line) for line in connection.iterdump())
             dump += (f"user_version {connection.execute('PRAGMA user_version').fetchone()}",)
-            if (words := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-                wrong.append(f"the ledger: {words}")
+            wrong += [f"the ledger: {each}" for each in integrity(connection)]
             matter, counters = _matter(connection)
         for path in (home / BACKUPS).glob("ledger-*"):
-            with _connected(path) as connection:
-                if (words := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-                    wrong.append(f"{path.name}: {words}")
+            with connected(path) as connection:
+                wrong += [f"{path.name}: {each}" for each in integrity(connection)]
         if textfile is not None and (world / textfile).read_text(encoding="utf-8") != metrics:
             wrong.append("the textfile is not what `metrics` prints")
         pushed = world.with_name("pushed")
@@ -370,26 +339,22 @@ class Picture:
             (name, each[0]) for name, each in self.files.items() if name.startswith(places)
         )
 
-    def against(self, calm: Picture, *, failed: bool = False, loose: bool = False) -> Verdict:
-        """What was lost, what is there twice, what else differs from an undisturbed home.
+    def compare(self, calm: Picture, tally: Tally, *, failed: bool, loose: bool) -> None:
+        """Hold it against that of an undisturbed home.
 
         With `failed` a run failed meanwhile, which may be told; with `loose`, its retraining did.
         """
-        verdict = Verdict(1, broken=[*self.wrong])
-        for found, other in (
-            (self.batches, calm.batches),
-            (self.put_away(), calm.put_away()),
-        ):
-            verdict.lost += (other - found).total()
-            verdict.doubled += (found - other).total()
+        tally.broken += self.wrong
+        tally.count(self.batches, calm.batches)
+        tally.count(self.put_away(), calm.put_away())
         for name in self.counters.keys() | calm.counters.keys():
             found, other = self.counters.get(name, 0), calm.counters.get(name, 0)
             if found != other and not OF_RUNS.search(name):
-                verdict.lost += found < other
-                verdict.doubled += found > other
-                verdict.broken.append(f"counter {name}: {found:g}, not {other:g}")
+                tally.lost += found < other
+                tally.doubled += found > other
+                tally.broken.append(f"counter {name}: {found:g}, not {other:g}")
         if loose:
-            return verdict
+            return
         if failed:
             pairs = [
                 (f"ledger, {name}", self.matter[name], each) for name, each in calm.matter.items()
@@ -399,38 +364,20 @@ class Picture:
             pairs = [("files", self.files, calm.files), ("metrics", self.metrics, calm.metrics)]
             pairs += [("ledger", self.dump, calm.dump), ("backups", self.backups, calm.backups)]
         if calm.pushed is not None and self.pushed != self.metrics:
-            verdict.broken.append("what was pushed last is not what `metrics` prints")
+            tally.broken.append("what was pushed last is not what `metrics` prints")
         for what, found, other in pairs:
             if found != other:
-                verdict.broken.append(f"{what}: {_difference(found, other)}")
-        return verdict
+                tally.broken.append(f"{what}: {_difference(found, other)}")
 
 
 # Of another moment, or compared by what is in it.
 _APART = (f"home/{LEDGER}", f"home/{BACKUPS}/", "home/damaged/")
 
 
-@dataclass
-class Verdict:
-    """What came of one or more kills."""
-
-    tried: int
-    lost: int = 0
-    doubled: int = 0
-    tracebacks: int = 0
-    broken: list[str] = field(default_factory=list)
-
-    def row(self, fault: str) -> Row:
-        """The line of the table."""
-        shown = [*self.broken[:5], *([f"and {len(self.broken) - 5} more"] * (len(self.broken) > 5))]
-        return Row(fault, self.tried, self.lost, self.doubled, self.tracebacks, tuple(shown))
-
-
 def _difference(found: Any, other: Any) -> str:
     """The first things that two have not in common."""
     if isinstance(found, Mapping):
-        names = sorted(n for n in found.keys() | other.keys() if found.get(n) != other.get(n))
-        return ", ".join(f"{n}: {found.get(n)}, not {other.get(n)}" for n in names[:3])[:300]
+        return difference(found, other)[:300]
     one, two = ([*(x.splitlines() if isinstance(x, str) else x)] for x in (found, other))
     more = [f"+ {line!s:.120}" for line in one if line not in two]
     less = [f"- {line!s:.120}" for line in two if line not in one]
@@ -453,18 +400,15 @@ def _files(world: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             elif stat.S_ISREG(info.st_mode) and not name.endswith(".log"):  # it has killed runs
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 away = name.endswith(".csv") and not name.endswith("-rows.csv")
+                away = away and path.parent.name != "data"  # downloaded, not put away
                 yield told, (digest, oct(info.st_mode), *([str(info.st_mtime_ns)] * away))
             elif path.is_symlink() and path.is_file():
                 yield told, (str(path.readlink()),)
 
 
-def _connected(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
-
-
 def batches(home: Path) -> list[tuple[int, str, str]]:
     """Number, content id and outcome of every batch."""
-    with _connected(home / LEDGER) as connection:
+    with connected(home / LEDGER) as connection:
         return connection.execute("SELECT sequence, content_id, outcome FROM batches").fetchall()
 
 
@@ -521,14 +465,24 @@ class Scenario:
 
 
 INBOX = ("run-batch", "--inbox", "inbox", *TRAINING)
+DRAIN = (*INBOX, "--drain")
 PUSHING = ("--pushgateway", "{gateway}", "--textfile", "out/wine.prom")
+REPAIR = Scenario(
+    "repair",
+    "damaged",
+    ("repair", "--inbox", "inbox"),
+    then=DRAIN,
+    then_code=3,
+    done=None,
+    later=60.0,
+)
 SCENARIOS = (
     Scenario("inbox file", "good", INBOX),
     Scenario("inbox file that promotes", "flipped", INBOX, retrains=True, cheap=False),
     Scenario("bad inbox file", "bad", INBOX, 3),
     Scenario("inbox file with rows set aside", "gaps", INBOX),
     Scenario("inbox of another file system", "good", INBOX, crossing=True),
-    Scenario("inbox that is drained", "several", (*INBOX, "--drain"), 3),
+    Scenario("inbox that is drained", "several", DRAIN, 3),
     Scenario("linked inbox file", "linked", INBOX),
     Scenario("linked bad inbox file", "bad, linked", INBOX, 3),
     Scenario(
@@ -590,31 +544,14 @@ SCENARIOS = (
         ("prune", "--keep-versions", "1", "--keep-files", "1d", "--keep-history", "100"),
         done=None,
     ),
-    Scenario(
-        "repair",
-        "damaged",
-        ("repair", "--inbox", "inbox"),
-        then=("run-batch", "--inbox", "inbox", "--drain", *TRAINING),
-        then_code=3,
-        done=None,
-        later=60.0,
-    ),
-    Scenario(
-        "repair, inbox of another file system",
-        "damaged",
-        ("repair", "--inbox", "inbox"),
-        then=("run-batch", "--inbox", "inbox", "--drain", *TRAINING),
-        then_code=3,
-        done=None,
-        later=60.0,
-        crossing=True,
-    ),
-    Scenario(
-        "repair after a kill in a commit",
-        "halfway",
-        ("repair", "--inbox", "inbox"),
-        done=None,
-        later=60.0,
+    REPAIR,
+    replace(REPAIR, name="repair, inbox of another file system", crossing=True),
+    replace(
+        REPAIR,
+        name="repair after a kill in a commit",
+        start="halfway",
+        then=Scenario.then,
+        then_code=0,
     ),
     Scenario(
         "run that pushes",
@@ -629,8 +566,12 @@ SCENARIOS = (
         then=(*INBOX, "--pushgateway", "{gateway}"),
         done=None,
     ),
-    # there is no such table here; what comes is checked by its hash, which is none of this drill
-    Scenario("fetch-data", "good", ("fetch-data", "--url", "{gateway}/table.csv"), 2, done=None),
+    Scenario(
+        "fetch-data",
+        "good",
+        ("fetch-data", "--url", "{gateway}/table.csv"),
+        done=f"home/data/{FILE_NAME}",
+    ),
     Scenario("backup that is due", "third", INBOX),
     Scenario("home of the first release", "golden", INBOX, retrains=True, cheap=False),
     Scenario(
@@ -795,7 +736,7 @@ class Cases:
     bench: Bench
     calm: Sequence[Calm]
 
-    def meet(self, numbered: tuple[int, Case]) -> tuple[Case, Verdict]:
+    def meet(self, numbered: tuple[int, Case]) -> Tally:
         """One fault, and what came of it."""
         number, case = numbered
         scenario, calm, trap = SCENARIOS[case.number], self.calm[case.number], case.trap
@@ -814,16 +755,15 @@ class Cases:
             told = {scenario.code} | ({0} if "--drain" in scenario.words else set())
             played.check(played.again(), told)  # a bad file among others may have been told of
         played.follow()
-        verdict = played.picture().against(calm.picture, failed=bool(trap.error), loose=loose)
-        verdict.tried = int(done.killed or bool(trap.error))
-        verdict.tracebacks = played.tracebacks
-        verdict.broken += played.wrong
+        tally = Tally(case.row, int(done.killed or bool(trap.error)), tracebacks=played.tracebacks)
+        played.picture().compare(calm.picture, tally, failed=bool(trap.error), loose=loose)
+        tally.broken += played.wrong
         how = f"error {trap.error}" if trap.error else f"{trap.call or 'kill'}"
         told = f"{scenario.name}, {how} at {trap.at or trap.nth} {case.point} +{trap.delay:.4f}"
-        verdict.broken = [f"{told} ({number}): {each}" for each in verdict.broken]
-        played.wrong += verdict.broken
+        tally.broken = [f"{told} ({number}): {each}" for each in tally.broken]
+        played.wrong += tally.broken
         played.tidy()
-        return case, verdict
+        return tally
 
     def _is_done(self, scenario: Scenario, calm: Calm, world: Path, *, failed: bool) -> bool:
         if scenario.done is None:
@@ -995,10 +935,17 @@ def at_calls(bench: Bench, rng: random.Random) -> Iterator[Case]:
 
 
 class _Keeper(http.server.BaseHTTPRequestHandler):
-    """Keeps what was pushed last to each path, as a file."""
+    """Keeps what was pushed last to each path, as a file, and has a table for whoever asks."""
 
     timeout = 10
     place = Path()
+    table = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.table)))
+        self.end_headers()
+        self.wfile.write(self.table)
 
     def do_PUT(self) -> None:
         length = int(self.headers["Content-Length"])
@@ -1025,7 +972,7 @@ class _Gateway(socketserver.ThreadingMixIn, http.server.HTTPServer):
 # --- the drill ---
 
 
-def play(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
+def rows(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
     """All faults, in a process that has done the imports and nothing else."""
     rng, now = random.Random(seed), float(int(killing.real_time()) + 3600)
     with contextlib.ExitStack() as stack:
@@ -1036,6 +983,9 @@ def play(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
         for folder in (quick / "cases", place / "kept"):
             folder.mkdir()
         _Keeper.place = quick / "cases"
+        _Keeper.table = (quick / "past" / "quiet" / "world" / "table.csv").read_bytes()
+        known = hashlib.sha256(_Keeper.table).hexdigest()
+        stack.enter_context(mock.patch("wine_drift.dataset.SHA256", new=known))
         server = stack.enter_context(_Gateway(("127.0.0.1", 0), _Keeper))
         context = multiprocessing.get_context("fork")
         keeper = context.Process(target=server.serve_forever, daemon=True)
@@ -1063,7 +1013,7 @@ def play(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
             if thorough and killing.can_trace():
                 yield from tried([*at_calls(bench, rng)])
             elif thorough and os.environ.get("WINE_DRIFT_REQUIRE_STACK") == "1":
-                yield Verdict(0, broken=["needs strace"]).row("killed at a system call")
+                yield Tally("killed at a system call", broken=["needs strace"]).row()
             elif thorough:
                 sys.stderr.write("left out, as there is no strace: kills at system calls\n")
 
@@ -1076,25 +1026,21 @@ def undisturbed(calm: Sequence[Calm]) -> Iterator[Row]:
         for each in story.wrong
     ]
     lost = sum(story.lost for story in calm)
-    yield Verdict(len(calm), lost=lost, broken=wrong).row("commands that nothing disturbs")
+    yield Tally("commands that nothing disturbs", len(calm), lost, broken=wrong).row()
     reached, there = {point for story in calm for point in story.done.points}, set(steps())
     missing = [f"no command comes to {point!r}" for point in sorted(there - reached)]
     missing += [f"not found in the code: {point!r}" for point in sorted(reached - there)]
-    yield Verdict(len(there), broken=missing).row("steps of the package that a command comes to")
+    every = "steps of the package that a command comes to"
+    yield Tally(every, len(there), broken=missing).row()
 
 
-def summed(met: Iterable[tuple[Case, Verdict]]) -> Iterator[Row]:
+def summed(met: Iterable[Tally]) -> Iterator[Row]:
     """The rows of many faults."""
-    rows: dict[str, Verdict] = {}
-    for case, verdict in met:
-        row = rows.setdefault(case.row, Verdict(0))
-        row.tried += verdict.tried
-        row.lost += verdict.lost
-        row.doubled += verdict.doubled
-        row.tracebacks += verdict.tracebacks
-        row.broken += verdict.broken
-    for name, verdict in rows.items():
-        yield verdict.row(name)
+    tallies: dict[str, Tally] = {}
+    for tally in met:
+        tallies.setdefault(tally.fault, Tally(tally.fault)).add(tally)
+    for tally in tallies.values():
+        yield tally.row()
 
 
 def _memory(place: Path) -> Path:
@@ -1103,11 +1049,3 @@ def _memory(place: Path) -> Path:
     if path.is_dir() and os.access(path, os.W_OK) and shutil.disk_usage(path).free > ROOM:
         return path
     return place
-
-
-def main(words: Sequence[str]) -> None:
-    """What `drill` starts."""
-    how, place, seed = words
-    for row in play(Path(place), thorough=how == "thorough", seed=int(seed)):
-        sys.stdout.write(json.dumps(asdict(row)) + "\n")
-        sys.stdout.flush()

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from drill import Row
+from forks import drive, driven
 from homes import (
     TRAINING,
     Done,
@@ -33,10 +34,12 @@ from homes import (
     State,
     Tally,
     call,
-    drive,
-    driven,
+    due,
     exposition,
     make_goods,
+    must,
+    remove,
+    warm,
 )
 
 from wine_drift.errors import StateUnreadable
@@ -105,22 +108,22 @@ class Story:
         home, inbox = start / "home", start / "inbox"
         for part in (BEFORE, BETWEEN, AFTER):
             goods.send(inbox, *part)
-            _must(call(*batch(start), "--drain"))
+            must(call(*batch(start), "--drain"))
             if part != AFTER:
-                _due(home)
-                _must(call("push", "--home", home))
+                due(home)
+                must(call("push", "--home", home))
         after = {1: _ids(home, AFTER), 2: _ids(home, (*BETWEEN, *AFTER))}
         promoted = _copy(start, place / "promoted")
         goods.send(promoted / "inbox", "flip-0.csv", "flip-1.csv")
-        _must(call(*batch(promoted), "--drain"))
+        must(call(*batch(promoted), "--drain"))
         calm = {}
         for folder in (start, promoted):
             goods.send(folder / "inbox", NEXT)
             copy = _copy(folder, place / f"calm-{folder.name}")
-            _must(call(*batch(copy)))
+            must(call(*batch(copy)))
             calm[folder] = State.of(copy / "home", copy / "inbox")
         other = _copy(start, place / "other")
-        _must(call("push", "--home", other / "home"))
+        must(call("push", "--home", other / "home"))
         heard: dict[tuple[str, ...], str] = {}
         heard |= {words: call(*words, "--home", home).out for words in READING}
         own = (other / "home" / "ledger.sqlite").read_bytes()
@@ -145,26 +148,13 @@ def batch(place: Path) -> list[str]:
     ]
 
 
-def repair(place: Path, *more: str) -> Done:
+def repair(place: Path) -> Done:
     """The command that repairs."""
-    words = ("repair", "--home", place / "home", "--inbox", place / "inbox", "--json")
-    return call(*words, *more)
+    return call("repair", "--home", place / "home", "--inbox", place / "inbox", "--json")
 
 
 def _copy(start: Path, place: Path) -> Path:
     return Path(shutil.copytree(start, place, symlinks=True))
-
-
-def _due(home: Path) -> None:
-    """Let a backup be due with the next run."""
-    newest = home / "backups" / "ledger-1.sqlite"
-    if newest.exists():
-        os.utime(newest, (1e9, 1e9))
-
-
-def _must(done: Done) -> None:
-    if done.code not in (0, 3):
-        raise RuntimeError(str(done))
 
 
 def _ids(home: Path, names: tuple[str, ...]) -> dict[str, str]:
@@ -209,7 +199,7 @@ def models(place: Path, story: Story, rng: random.Random, *, thorough: bool) -> 
         tally.compare(
             State.of(home, folder / "inbox"),
             story.calm[story.promoted],
-            learnt=False,
+            exact=False,
             about=f"{name}: rolled back: ",
         )
     return tally.row()
@@ -248,26 +238,19 @@ def _flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _make_folder(path: Path) -> None:
-    _remove(path)
+    remove(path)
     path.mkdir()
     (path / "something").write_text("in the way")
 
 
 def _make_file(path: Path) -> None:
-    _remove(path)
+    remove(path)
     path.write_text("in the way")
 
 
 def _make_loop(path: Path) -> None:
-    _remove(path)
+    remove(path)
     path.symlink_to(path)
 
 
@@ -483,9 +466,7 @@ def newer(place: Path, story: Story, *, thorough: bool) -> Row:
     tally = Tally("ledger of a newer release: refused, untouched")
     folder = story.copy(place)
     home = folder / "home"
-    with (home / "ledger.sqlite").open("r+b") as file:
-        file.seek(60)
-        file.write((99).to_bytes(4, "big"))
+    overwrite((99).to_bytes(4, "big"), 60)(home)
     before = _contents(folder)
     for words in COMMANDS if thorough else COMMANDS[::3]:
         given = [str(folder / "labels.csv") if word == "LABELS" else word for word in words]
@@ -543,8 +524,8 @@ def stream(place: Path, rng: random.Random, *, n: int) -> Row:
     words = ("run-batch", "--home", home, *STREAM)
     for number in range(5):
         if number == 2:
-            _due(home)
-        _must(call(*words))
+            due(home)
+        must(call(*words))
     calm = State.of(home)
     for _ in range(n):
         again = Path(shutil.copytree(home, place / "again"))
@@ -562,4 +543,5 @@ def stream(place: Path, rng: random.Random, *, n: int) -> Row:
 
 
 if __name__ == "__main__":
+    warm()
     drive(rows)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drill import Row
+from forks import drive, driven
 from homes import (
     TRAINING,
     Done,
@@ -28,12 +29,13 @@ from homes import (
     State,
     Tally,
     call,
-    drive,
-    driven,
+    due,
     empty,
     exposition,
     fork,
     make_goods,
+    must,
+    warm,
 )
 
 from wine_drift import failpoints
@@ -100,6 +102,16 @@ class Work:
         words = (*self.words, "--home", "PLACE/home")
         return [word.replace("PLACE", str(place)) for word in words]
 
+    def begin(self, place: Path) -> None:
+        """Put what it begins with into a folder, and nothing else."""
+        empty(place)
+        shutil.copytree(self.start, place, dirs_exist_ok=True)
+
+    def is_well(self, done: Done) -> bool:
+        """Whether it was done without a word of what could not be."""
+        wrong = any(words in done.err for words in ("no backup", "not moved"))
+        return done.code == self.code and not wrong
+
 
 Works = Mapping[str, Work]
 
@@ -123,7 +135,7 @@ def _works(place: Path, goods: Goods, *, thorough: bool) -> Iterator[Work]:
             (folder / "inbox").mkdir()
         for file in sent:
             goods.send(folder / "inbox", file)
-            _must(_run(folder, age))
+            must(_run(folder, age))
         return folder
 
     def with_file(name: str, begin: Path, *files: str) -> Path:
@@ -138,9 +150,9 @@ def _works(place: Path, goods: Goods, *, thorough: bool) -> Iterator[Work]:
     yield Work("a batch", with_file("w-batch", one, "1.csv"), batch)
     flipped = make("flipped", "flip-0.csv", begin=one)
     yield Work("a promotion", with_file("w-promotion", flipped, "flip-1.csv"), batch)
-    due = with_file("w-due", one, "1.csv")
-    os.utime(due / "home" / "backups" / "ledger-1.sqlite", (1e9, 1e9))
-    yield Work("a backup that is due", due, batch)
+    late_backup = with_file("w-due", one, "1.csv")
+    due(late_backup / "home")
+    yield Work("a backup that is due", late_backup, batch)
     yield Work("a bad file", with_file("w-bad", one, "bad.csv"), batch, code=3)
     if not thorough:
         return
@@ -153,12 +165,14 @@ def _works(place: Path, goods: Goods, *, thorough: bool) -> Iterator[Work]:
     yield Work("a rollback", promoted, ("models", "rollback"), again=(0, 2))
     old = make("w-prune", "0.csv", "1.csv", "bad.csv", "2.csv", age=LONG_AGO)
     goods.send(old / "inbox", "3.csv")
-    os.utime(old / "home" / "backups" / "ledger-1.sqlite", (1e9, 1e9))
-    _must(call(*Work("", old, batch).given(old)))
+    due(old / "home")
+    must(call(*Work("", old, batch).given(old)))
     _make_room(old / "home")
     yield Work("prune", old, ("prune",))
     broken = with_file("w-repair", flipped)
-    _break_page(broken / "home" / "ledger.sqlite")
+    with (broken / "home" / "ledger.sqlite").open("r+b") as file:
+        file.seek(3 * PAGE)
+        file.write(b"\xff" * PAGE)
     shutil.rmtree(next((broken / "home" / "models").iterdir()))
     yield Work("repair", broken, ("repair", "--inbox", "PLACE/inbox"))
 
@@ -174,12 +188,7 @@ def _run(folder: Path, age: float = 0) -> Done:
         rounds=5,
         threads=1,
     )
-    return fork(lambda: (run_batch(settings, now=lambda: time.time() - age), None)[1])
-
-
-def _must(done: Done) -> None:
-    if done.code not in (0, 3):
-        raise RuntimeError(str(done))
+    return fork(lambda: run_batch(settings, now=lambda: time.time() - age))
 
 
 def _make_room(home: Path) -> None:
@@ -190,13 +199,6 @@ def _make_room(home: Path) -> None:
         ledger.commit()
         ledger.execute("DROP TABLE padding")
         ledger.commit()
-
-
-def _break_page(path: Path, number: int = 3) -> None:
-    """Overwrite a page of a ledger."""
-    with path.open("r+b") as file:
-        file.seek(number * PAGE)
-        file.write(b"\xff" * PAGE)
 
 
 # --- a small file system ---
@@ -220,11 +222,6 @@ class Disk:
     def mode(self, options: str) -> None:
         """Mount it again, otherwise."""
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.place)], check=True)
-
-    def begin(self, work: Work) -> None:
-        """Put what a work begins with into it, and nothing else."""
-        empty(self.place)
-        shutil.copytree(work.start, self.place, dirs_exist_ok=True)
 
     def fill(self, free: int) -> None:
         """Leave so many bytes free; each page of a file, and no file's name, takes some of them."""
@@ -283,7 +280,7 @@ def once_more(
     if failed:
         tally.look(call("train", "--home", home, *TRAINING), (0, 9), about=f"{about}: then ")
     found = State.of(home, place / "inbox")
-    tally.compare(found, calm(work), learnt=not failed, about=f"{about}: ")
+    tally.compare(found, calm(work), exact=not failed, about=f"{about}: ")
     textfile = home / "metrics" / "wine_drift.prom"
     if work.words[0] != "prune":  # which publishes nothing
         same = textfile.read_text(encoding="utf-8") == found.text
@@ -303,6 +300,19 @@ def told(tally: Tally, done: Done, about: str, *, place: Path) -> None:
         tally.expect(named, f"{about}: it names no file: {done}")
 
 
+def attempt(tally: Tally, calm: Calm, work: Work, disk: Disk, about: str) -> bool:
+    """A command that may want for room, and the same with room; whether the first was well."""
+    done = call(*work.given(disk.place))
+    tally.look(done, work.codes, about=f"{about}: ")
+    told(tally, done, about, place=disk.place)
+    left_behind(tally, disk.place / "home", about)
+    disk.room()
+    well = work.is_well(done)
+    tally.tried += not well
+    once_more(tally, calm, work, disk.place, about, done)
+    return well
+
+
 # --- rows ---
 
 
@@ -312,19 +322,9 @@ def full(disk: Disk, work: Work, calm: Calm, *, thorough: bool) -> Row:
     step = _enough(disk, work) // 18 // PAGE * PAGE or PAGE if thorough else 24 * PAGE
     free, well = 0, 0
     while well < 2 and free < (SIZE // 2 if thorough else 2 * step):
-        disk.begin(work)
+        work.begin(disk.place)
         disk.fill(free)
-        about = f"{free // PAGE} pages free"
-        done = call(*work.given(disk.place))
-        tally.look(done, work.codes, about=f"{about}: ")
-        told(tally, done, about, place=disk.place)
-        left_behind(tally, disk.place / "home", about)
-        disk.room()
-        clean = done.code == work.code and "no backup" not in done.err
-        clean = clean and "not moved" not in done.err
-        tally.tried += not clean
-        well += clean
-        once_more(tally, calm, work, disk.place, about, done)
+        well += attempt(tally, calm, work, disk, f"{free // PAGE} pages free")
         free += step
     return tally.row()
 
@@ -333,10 +333,9 @@ def _enough(disk: Disk, work: Work) -> int:
     """Bytes with which a work is done without a word, up to a factor of two."""
     free = 8 * PAGE
     while free < SIZE // 2:
-        disk.begin(work)
+        work.begin(disk.place)
         disk.fill(free)
-        done = call(*work.given(disk.place))
-        if done.code == work.code and "no backup" not in done.err and "not moved" not in done.err:
+        if work.is_well(call(*work.given(disk.place))):
             break
         free *= 2
     return free
@@ -347,20 +346,11 @@ def out_of_names(disk: Disk, works: Works, calm: Calm, *, thorough: bool) -> Row
     tally = Tally("no more files (inodes)")
     names = ("first training", "a batch", "a promotion", "repair")
     for work in [works[name] for name in names[: 4 if thorough else 1]]:
-        free, well = 0 if thorough else 2, 0
-        while well < 1 and free < (40 if thorough else 14):
-            disk.begin(work)
+        free, well = 0 if thorough else 2, False
+        while not well and free < (40 if thorough else 14):
+            work.begin(disk.place)
             disk.use_names(free)
-            about = f"{work.name}, {free} more files"
-            done = call(*work.given(disk.place))
-            tally.look(done, work.codes, about=f"{about}: ")
-            told(tally, done, about, place=disk.place)
-            left_behind(tally, disk.place / "home", about)
-            disk.room()
-            well = done.code == work.code and "no backup" not in done.err
-            well = well and "not moved" not in done.err
-            tally.tried += not well
-            once_more(tally, calm, work, disk.place, about, done)
+            well = attempt(tally, calm, work, disk, f"{work.name}, {free} more files")
             free += 1 if thorough else 6
     return tally.row()
 
@@ -369,7 +359,7 @@ def read_only(disk: Disk, works: Works, calm: Calm, *, thorough: bool) -> Row:
     """A file system that is suddenly read-only; what only reads goes on as before."""
     tally = Tally("read-only file system, between two runs")
     for work in works.values() if thorough else [works["a batch"]]:
-        disk.begin(work)
+        work.begin(disk.place)
         home = disk.place / "home"
         whole = work.name not in ("first training", "repair")
         before = exposition(home) if whole else ""
@@ -435,8 +425,7 @@ def spoilt(place: Path, works: Works, calm: Calm, *, thorough: bool, mounted: bo
         step = 1 if thorough else max(1, len(points) // 2)
         for at in range(number % step, len(points), step):
             code = (errno.ENOSPC, errno.EIO)[at % 2]
-            empty(place)
-            shutil.copytree(work.start, place, dirs_exist_ok=True)
+            work.begin(place)
             done = call(*work.given(place), first=_failing(at, code))
             about = f"{work.name}, {points[at]} ({at}), {errno.errorcode[code]}"
             tally.tried += 1
@@ -448,8 +437,7 @@ def spoilt(place: Path, works: Works, calm: Calm, *, thorough: bool, mounted: bo
 
 def _points(place: Path, work: Work) -> list[str]:
     """Moments of an undisturbed command at which something is to be written."""
-    empty(place)
-    shutil.copytree(work.start, place, dirs_exist_ok=True)
+    work.begin(place)
     told = place / "points"
 
     def listen() -> None:
@@ -506,8 +494,7 @@ def forbidden(place: Path, works: Works, calm: Calm, *, thorough: bool) -> Row:
         (bad, "home", 0o500, (2, 6)),
     ]
     for work, name, mode, codes in cases if thorough else cases[::4]:
-        empty(place)
-        shutil.copytree(work.start, place, dirs_exist_ok=True)
+        work.begin(place)
         target, about = place / name, f"{work.name}, {name} {mode:o}"
         usual = target.stat().st_mode
         target.chmod(mode)
@@ -557,23 +544,20 @@ def nowhere(place: Path, works: Works, calm: Calm, *, thorough: bool) -> Row:
         ("textfile is a folder", ["--textfile", "PLACE/a.prom"], None, (4,)),
     ]
     for about, more, stdout, codes in cases if thorough else cases[:2]:
-        empty(place)
-        shutil.copytree(batch.start, place, dirs_exist_ok=True)
+        batch.begin(place)
         (place / "a.prom").mkdir()
         words = [word.replace("PLACE", str(place)) for word in more]
         done = call(*batch.given(place), *words, stdout=stdout)
         tally.tried += 1
         tally.look(done, codes, about=f"{about}: ")
         once_more(tally, calm, batch, place, about)
-    empty(place)
-    shutil.copytree(batch.start, place, dirs_exist_ok=True)
+    batch.begin(place)
     for printing in READING if thorough else READING[:1]:
         done = call(*printing, "--home", place / "home", stdout=full)
         tally.tried += 1
         tally.look(done, (6,), about=f"{printing} to /dev/full: ")
     for name in ("archive", "quarantine", "metrics", "backups", "models")[: 5 if thorough else 1]:
-        empty(place)
-        shutil.copytree(batch.start, place, dirs_exist_ok=True)
+        batch.begin(place)
         folder = place / "home" / name
         kept = place / "kept"
         if folder.exists():
@@ -596,4 +580,5 @@ def nowhere(place: Path, works: Works, calm: Calm, *, thorough: bool) -> Row:
 
 
 if __name__ == "__main__":
+    warm()
     drive(rows)

@@ -279,7 +279,7 @@ class Yard:
     def good_one(self) -> bytes:
         """A good file that this home has not seen."""
         return self.good[self.used % len(self.good)].replace(
-            b"\n", b"\n" * (1 + self.used // FILES)
+            b"\n", b"\n" * (1 + self.used // len(self.good))
         )
 
     def kept(self, content_id: str, name: str) -> bool:
@@ -527,7 +527,7 @@ def named(yard: Yard, tally: Tally, number: int, *, thorough: bool) -> None:
     paths += ["x" * 300, "a\nb", "\x1b[2J", "-", "~", "https://example.org/a.csv", "\udcff.csv"]
     paths += sorted(path.name for path in odd.iterdir())
     yard.sent.add(hashlib.sha256(b"").hexdigest())
-    folders = {".", "/", *(path.name for path in odd.iterdir() if "folder" in path.name)}
+    folders = {".", "/", "~", *(path.name for path in odd.iterdir() if "folder" in path.name)}
     before = sorted(str(path) for path in yard.home.rglob("*"))
     for path in paths if thorough else random.Random(number).sample(paths, 4):
         for words in (

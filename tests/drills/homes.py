@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import importlib
@@ -11,20 +10,19 @@ import os
 import pkgutil
 import re
 import shutil
-import signal
-import subprocess
-import sys
+import sqlite3
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from drill import Row
+from forks import HANG, apart, ended
 from prometheus_client.parser import text_string_to_metric_families
 
 import wine_drift
@@ -32,67 +30,24 @@ from wine_drift.dataset import load_schema
 from wine_drift.ledger import Ledger
 from wine_drift.outbox import families
 from wine_drift.publishing import render
+from wine_drift.service import WARM
 from wine_drift.settings import Settings
 from wine_drift.supply import write_simulated
 
-HANG = 120.0  # seconds after which a command hangs
 ROWS = 120  # of a batch
 TRAINING = ("--rounds", "5", "--threads", "1")
-ENV = {name: word for name, word in os.environ.items() if not name.startswith("WINE_DRIFT_")}
-# What the same batches need not have in common: what tells of the runs that took them, of those
-# that failed among them, and of when they were taken.
-OF_RUNS = re.compile(
-    r"_timestamp_seconds|_duration_seconds|_max_rss_|_run|_schedule_interval_|_push_|_pushes_"
-    r"|_label_lag_seconds"
-)
+# What the same batches need not have in common when they were taken in other runs,
+OF_RUNS = r"_timestamp_seconds|_duration_seconds|_max_rss_|_run|_schedule_interval_"
+# nor when some of these failed, or labels came at another time.
+OF_FAILURES = rf"{OF_RUNS}|_push_|_label_lag_seconds"
 COUNTED = re.compile(r"wine_drift_(batches|rows|rows_rejected|late_labels)_total")
-KEPT = ("archive", "quarantine", "models")  # folders of a home whose files are compared
-
-
-# --- a process of its own for a drill ---
-
-
-def driven(
-    module: str, place: Path, *, thorough: bool, seed: int, prefix: Sequence[str] = ()
-) -> Iterator[Row]:
-    """Run a drill in a process that has no threads, as what it forks must not inherit any."""
-    how = "thorough" if thorough else "short"
-    with (
-        (place / "stderr").open("w+", encoding="utf-8") as stderr,
-        subprocess.Popen(
-            [*prefix, sys.executable, module, how, str(place), str(seed)],
-            env=ENV,
-            cwd=place,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as driver,
-    ):
-        assert driver.stdout is not None
-        for line in driver.stdout:
-            told = json.loads(line)
-            yield Row(**told | {"broken": tuple(told["broken"])})
-        if driver.wait():
-            stderr.seek(0)
-            words = stderr.read()
-            yield Row("the drill itself", 1, 0, 0, words.count("Traceback"), (words[-2000:],))
-
-
-def drive(rows: Callable[..., Iterator[Row]]) -> None:
-    """What such a process does: it tells its rows as JSON, one a line."""
-    how, place, seed = sys.argv[1:]
-    warm()
-    for row in rows(Path(place), thorough=how == "thorough", seed=int(seed)):
-        sys.stdout.write(json.dumps(asdict(row)) + "\n")
-        sys.stdout.flush()
 
 
 def warm() -> None:
     """Import all that a command may need, so that a fork reads no file that is not its own."""
-    for module in pkgutil.iter_modules(wine_drift.__path__):
-        if module.name != "__main__":
-            importlib.import_module(f"wine_drift.{module.name}")
-    for name in ("sklearn.model_selection", "pyarrow.pandas_compat", "pandas.io.formats.csvs"):
+    modules = [module.name for module in pkgutil.iter_modules(wine_drift.__path__)]
+    modules.remove("__main__")
+    for name in (*(f"wine_drift.{module}" for module in modules), *WARM):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of it
@@ -107,6 +62,7 @@ class Done:
 
     arguments: tuple[str, ...]
     code: int | None  # None: it hung
+    seconds: float
     out: str
     err: str
 
@@ -114,6 +70,11 @@ class Done:
     def traceback(self) -> bool:
         """Whether it ended in a way that nobody meant."""
         return "Traceback" in self.err or self.code in (None, 1)
+
+    @property
+    def outcome(self) -> str:
+        """As it is told of a run."""
+        return self.err if "Traceback" in self.err else f"exit code {self.code}"
 
     def __str__(self) -> str:
         words = " ".join(each for each in self.arguments if not each.startswith("/"))
@@ -124,6 +85,7 @@ def call(
     *arguments: object,
     first: Callable[[], None] = lambda: None,
     stdout: Path | None = None,
+    hang: float = HANG,
 ) -> Done:
     """Run a command in a fork; `first` is called in it before, `stdout` is where it prints."""
     words = tuple(map(str, arguments))
@@ -134,50 +96,38 @@ def call(
         first()
         main(list(words), prog_name="wine-drift")
 
-    return fork(command, words, stdout=stdout)
+    return fork(command, words, stdout=stdout, hang=hang)
 
 
 def fork(
-    work: Callable[[], None], told: tuple[str, ...] = (), *, stdout: Path | None = None
+    work: Callable[[], object],
+    told: tuple[str, ...] = (),
+    *,
+    stdout: Path | None = None,
+    hang: float = HANG,
 ) -> Done:
     """Do something in a fork, wait for its end, and take in what it prints."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        pid = os.fork()
-        if pid == 0:
-            _work(work, out.fileno(), err.fileno(), stdout)
-        code, end = None, time.monotonic() + HANG
-        while code is None and time.monotonic() < end:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                code = os.waitstatus_to_exitcode(status)
-            time.sleep(0.001)
-        if code is None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        out.seek(0)
-        err.seek(0)
-        return Done(
-            told, code, out.read().decode(errors="replace"), err.read().decode(errors="replace")
-        )
+
+        def speak() -> None:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(out.fileno() if stdout is None else os.open(stdout, os.O_WRONLY), 1)
+            os.dup2(err.fileno(), 2)
+            work()
+
+        began = time.monotonic()
+        code = ended(apart(speak), hang)
+        seconds = time.monotonic() - began
+        for file in (out, err):
+            file.seek(0)
+        said = (file.read().decode(errors="replace") for file in (out, err))
+        return Done(told, code, seconds, *said)
 
 
-def _work(work: Callable[[], None], out: int, err: int, stdout: Path | None) -> None:
-    code = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out if stdout is None else os.open(stdout, os.O_WRONLY), 1)
-        os.dup2(err, 2)
-        work()
-        code = 0
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else int(done.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+def must(done: Done) -> None:
+    """A command that prepares something has to do its work; its file may be a bad one."""
+    if done.code not in (0, 3):
+        raise RuntimeError(str(done))
 
 
 # --- what is sent ---
@@ -201,35 +151,44 @@ class Goods:
             os.utime(inbox / name, (age, age))
 
 
-def make_goods(place: Path, seed: int, *, n_files: int = 8) -> Goods:
+def make_goods(place: Path, seed: int) -> Goods:
     """Good files `0.csv` and so on, whose wines change; one bad, one spoilt, one without labels.
 
     From `flip-0.csv` on the answers are wrong ones, which is what leads to a promotion.
     """
     schema, files = load_schema(None), {}
     drawn = Settings(source="simulated", batch_rows=ROWS, seed=seed)
-    for number, path in enumerate(
-        write_simulated(drawn, schema, n_batches=n_files, out=place / "goods")
-    ):
+    for number, path in enumerate(write_simulated(drawn, schema, n_batches=8, out=place / "goods")):
         files[f"{number}.csv"] = path.read_bytes()
     flipped = replace(drawn, batch_rows=300, scenario="label_flip", seed=seed + 1)
     for number, path in enumerate(
         write_simulated(flipped, schema, n_batches=3, out=place / "goods")
     ):
         files[f"flip-{number}.csv"] = path.read_bytes()
-    lines = [line.rpartition(b";") for line in files["0.csv"].splitlines()]
     mixed = [
         line.replace(b";", b";x", 1) if n % 40 == 3 else line
         for n, line in enumerate(files["1.csv"].splitlines())
     ]
     files["some-bad.csv"] = b"\n".join([*mixed, b""])
     files["bad.csv"] = b"a;b\n1;2\n"
-    rest = [line[0] + b";" for line in lines[1:]]
-    files["no-labels.csv"] = b"\n".join([b";".join(lines[0][::2]), *rest, b""])
-    labels = b"\n".join([*(line[2] for line in lines), b""])
+    files["no-labels.csv"], labels = without_labels(files["0.csv"])
     trained = Settings(source="simulated", batch_rows=600, seed=seed + 2)
     (data,) = write_simulated(trained, schema, n_batches=1, out=place / "table")
     return Goods(data, files, labels)
+
+
+def without_labels(data: bytes) -> tuple[bytes, bytes]:
+    """A table whose last column is empty, and the column."""
+    lines = [line.rpartition(b";") for line in data.splitlines()]
+    table = [b";".join(lines[0][::2]), *(line[0] + b";" for line in lines[1:])]
+    return b"\n".join([*table, b""]), b"\n".join([*(line[2] for line in lines), b""])
+
+
+def due(home: Path) -> None:
+    """Let a backup be due with the next run."""
+    newest = home / "backups" / "ledger-1.sqlite"
+    if newest.exists():
+        os.utime(newest, (1e9, 1e9))
 
 
 # --- what came of it ---
@@ -249,14 +208,14 @@ class State:
     broken: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, home: Path, inbox: Path | None = None) -> State:
-        """Look at a home."""
+    def of(cls, home: Path, inbox: Path | None = None, *, but: str = OF_FAILURES) -> State:
+        """Look at a home, but not at the figures of these names."""
         with Ledger.open(home, read_only=True) as ledger:
             records = [_untimed(record) for record in ledger.records(100_000)]
             learning = _learning(ledger)
             text = render(families(Settings(home=home), ledger))
         batches = [(record["batch"]["id"], record["outcome"]) for record in records]
-        figures = {key: value for key, value in samples(text).items() if not OF_RUNS.search(key[0])}
+        figures = {k: value for k, value in samples(text).items() if not re.search(but, k[0])}
         files = Counter(_files(home, home / "archive", home / "quarantine"))
         if inbox is not None:
             files += Counter(_files(inbox.parent, inbox))
@@ -266,33 +225,11 @@ class State:
         found.broken += [f"left: {path.relative_to(home)}" for path in left]
         return found
 
-    def against(self, calm: State, *, learnt: bool = True) -> tuple[int, int, list[str]]:
-        """What was lost, what is there twice, and what else differs from an undisturbed home.
-
-        Without `learnt`, only what is counted is compared: batches, rows, files.
-        """
-        pairs = [(Counter(self.batches), Counter(calm.batches)), (self.files, calm.files)]
-        lost = sum((other - found).total() for found, other in pairs)
-        doubled = sum((found - other).total() for found, other in pairs)
-        broken = [*self.broken]
-        for found, expected in pairs:
-            if found != expected:
-                broken.append(f"missing {list(expected - found)}, beyond {list(found - expected)}")
-        counted, wanted = (
-            Counter({key: int(value) for key, value in each.items() if COUNTED.match(key[0])})
-            for each in (self.figures, calm.figures)
-        )
-        if counted != wanted:
-            lost += bool(wanted - counted)
-            doubled += bool(counted - wanted)
-            broken.append(f"counters: {difference(counted, wanted)}")
-        if learnt:
-            for what in ("batches", "records", "models", "learning"):
-                if getattr(self, what) != getattr(calm, what):
-                    broken.append(f"{what} are not those of an undisturbed home")
-            if self.figures != calm.figures:
-                broken.append(f"metrics: {difference(self.figures, calm.figures)}")
-        return lost, doubled, broken
+    @property
+    def counted(self) -> Counter[tuple[str, ...]]:
+        """Batches, rows and late labels, as they are published."""
+        figures = self.figures.items()
+        return Counter({key: int(value) for key, value in figures if COUNTED.match(key[0])})
 
 
 def difference(found: Mapping[Any, float], expected: Mapping[Any, float]) -> str:
@@ -318,6 +255,18 @@ def exposition(home: Path) -> str:
     """What `metrics` prints."""
     with Ledger.open(home, read_only=True) as ledger:
         return render(families(Settings(home=home), ledger))
+
+
+def connected(path: Path) -> closing[sqlite3.Connection]:
+    """A ledger that is only to be read."""
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
+
+
+def integrity(connection: sqlite3.Connection) -> Iterator[str]:
+    """What SQLite has against a ledger."""
+    ((words, *_), *_) = connection.execute("PRAGMA integrity_check").fetchall()
+    if words != "ok":
+        yield f"integrity_check: {words}"
 
 
 def _untimed(record: dict[str, Any]) -> dict[str, Any]:
@@ -380,12 +329,42 @@ class Tally:
             return True
         return False
 
-    def compare(self, found: State, calm: State, *, learnt: bool = True, about: str = "") -> None:
-        """Hold what is there against an undisturbed home."""
-        lost, doubled, broken = found.against(calm, learnt=learnt)
-        self.lost += lost
-        self.doubled += doubled
+    def count(self, found: Counter[Any], expected: Counter[Any]) -> None:
+        """What is not there, and what is there beyond."""
+        self.lost += (expected - found).total()
+        self.doubled += (found - expected).total()
+
+    def compare(self, found: State, calm: State, *, exact: bool = True, about: str = "") -> None:
+        """Hold what is there against an undisturbed home.
+
+        If it is not to be exact, only what is counted is compared: batches, rows, files.
+        """
+        broken = [*found.broken]
+        pairs = [(Counter(found.batches), Counter(calm.batches)), (found.files, calm.files)]
+        for each, expected in pairs:
+            self.count(each, expected)
+            if each != expected:
+                broken.append(f"missing {list(expected - each)}, beyond {list(each - expected)}")
+        counted, wanted = found.counted, calm.counted
+        if counted != wanted:
+            self.lost += bool(wanted - counted)
+            self.doubled += bool(counted - wanted)
+            broken.append(f"counters: {difference(counted, wanted)}")
+        if exact:
+            for what in ("batches", "records", "models", "learning"):
+                if getattr(found, what) != getattr(calm, what):
+                    broken.append(f"{what} are not those of an undisturbed home")
+            if found.figures != calm.figures:
+                broken.append(f"metrics: {difference(found.figures, calm.figures)}")
         self.broken += [f"{about}{each}" for each in broken]
+
+    def add(self, other: Tally) -> None:
+        """More tries of the same fault."""
+        self.tried += other.tried
+        self.lost += other.lost
+        self.doubled += other.doubled
+        self.tracebacks += other.tracebacks
+        self.broken += other.broken
 
     def expect(self, holds: object, words: str) -> None:
         """Another promise."""
@@ -402,7 +381,12 @@ class Tally:
 def empty(folder: Path) -> None:
     """Remove all that is in a folder."""
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -613,7 +613,6 @@ NAMES: tuple[bytes, ...] = (
         b"\xff\xfe.csv",
         b"\xc3\x28.csv",
         b"\xed\xa0\x80.csv",
-        b"..csv",
         b"a..csv",
     ),
     *("é.csv".encode(), "\u202egnp.csv".encode(), "\u2028.csv".encode(), "\x9b2J.csv".encode()),

@@ -24,16 +24,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-HANG = 120.0  # seconds after which a command is told to hang
+from forks import apart, drive, ended
+
 # What touches disk or network; not each system has each of them.
 CALLS = (
     *("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2"),
@@ -118,11 +117,12 @@ def command(
     for path in (points, said):
         path.unlink(missing_ok=True)
     ready, go = os.pipe()
-    started = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
+
+    def child() -> None:
         os.close(go)
         _child(world, words, at, trap or Trap(), points, said, ready, crossing)
+
+    pid = apart(child)
     os.close(ready)
     with contextlib.ExitStack() as stack:
         if trap is not None and trap.call:
@@ -130,7 +130,7 @@ def command(
         started = time.monotonic()
         os.write(go, b"!")
         os.close(go)
-        code = _ended(pid)
+        code = ended(pid)
     seconds = time.monotonic() - started
     lines = [line.split(" ", 1) for line in points.read_text().splitlines()]
     return Done(
@@ -154,45 +154,33 @@ def _child(
 ) -> None:
     """What a fork does."""
     global _moment
-    code = 70
-    try:
-        out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        log = os.open(points, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.chdir(world)
-        n_reached = 0
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    log = os.open(points, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.chdir(world)
+    n_reached = 0
 
-        def hook(name: str) -> None:
-            nonlocal n_reached
-            n_reached += 1
-            if not trap.call:  # it would be a system call as any other
-                os.write(log, f"{real_monotonic()} {name}\n".encode())
-            if n_reached == trap.at:
-                _spring(trap)
+    def hook(name: str) -> None:
+        nonlocal n_reached
+        n_reached += 1
+        if not trap.call:  # it would be a system call as any other
+            os.write(log, f"{real_monotonic()} {name}\n".encode())
+        if n_reached == trap.at:
+            _spring(trap)
 
-        from wine_drift import failpoints
-        from wine_drift.cli import main
+    from wine_drift import failpoints
+    from wine_drift.cli import main
 
-        failpoints.hook = hook
-        if crossing:
-            _set_apart(crossing)
-        os.read(ready, 1)
-        _moment = at
-        mock.patch("resource.getrusage", new=_no_memory).start()
-        if trap.delay and not trap.at:
-            _die_in(trap.delay)
-        main(list(words), prog_name="wine-drift")
-    except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else int(done.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    failpoints.hook = hook
+    if crossing:
+        _set_apart(crossing)
+    os.read(ready, 1)
+    _moment = at
+    mock.patch("resource.getrusage", new=_no_memory).start()
+    if trap.delay and not trap.at:
+        _die_in(trap.delay)
+    main(list(words), prog_name="wine-drift")
 
 
 def _no_memory(who: int) -> SimpleNamespace:
@@ -209,21 +197,6 @@ def _set_apart(folder: str) -> None:
         return replace(path, target)
 
     mock.patch.object(Path, "replace", new=refuse).start()
-
-
-def _ended(pid: int) -> int | None:
-    """Exit code of a fork; None, and its end, if it hangs."""
-    end, pause = time.monotonic() + HANG, 0.0005
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(pause)
-        pause = min(2 * pause, 0.01)
 
 
 # --- kills at system calls ---
@@ -273,12 +246,8 @@ def main() -> None:
     """Take hold of the clock, load everything, and let the drill be done."""
     mock.patch("time.time", new=_time).start()
     mock.patch("time.monotonic", new=_monotonic).start()
-    from wine_drift.service import WARM
-
-    for name in WARM:
-        importlib.import_module(name)
-    begin: Callable[[Sequence[str]], None] = importlib.import_module("drill_crash").main
-    begin(sys.argv[1:])
+    importlib.import_module("homes").warm()
+    drive(importlib.import_module("drill_crash").rows)
 
 
 if __name__ == "__main__":

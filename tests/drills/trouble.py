@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 from urllib.error import HTTPError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
@@ -122,12 +121,7 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.down()
         self._bound.close()
 
@@ -402,17 +396,13 @@ class Pushgateway(AbstractContextManager["Pushgateway"]):
         self.address = f"{shown}:{port}"
         self.url = f"{scheme}://{self.address}"
         self.to: tuple[str, ...] = ("--pushgateway", self.url)  # options that reach it
-        store = "--persistence.file="  # none; Debian keeps one for all of the machine
-        self._command = (binary, store, *options, f"--web.listen-address={self.address}")
+        if not any(option.startswith("--persistence.file=") for option in options):
+            options += ("--persistence.file=",)  # none; Debian has one for all of the machine
+        self._command = (binary, *options, f"--web.listen-address={self.address}")
         self._log = folder / f"pushgateway-{host.replace(':', '.')}-{port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()
 
     def start(self) -> Pushgateway:

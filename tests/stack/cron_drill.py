@@ -223,7 +223,8 @@ def gateway() -> Iterator[str | None]:
         return
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    call = [program, f"--web.listen-address={address}"]
+    store = "--persistence.file="  # none; Debian keeps one for all of the machine
+    call = [program, store, f"--web.listen-address={address}"]
     with subprocess.Popen(call, stderr=subprocess.DEVNULL) as process:
         try:
             until("the Pushgateway", lambda: _ready(f"http://{address}/-/ready"))
