@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from wine_drift.rows import ScoredRows
 
 collect_ignore = ["drills/hostile_atheris.py"]  # a program for where atheris is installed
 _TABLE = os.environ.get("WINE_DRIFT_DATA")
+# What a shell starts in the background takes no notice of Ctrl-C, nor do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from wine_drift import __main__ as program
 from wine_drift.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,8 +134,8 @@ def test_version(command: list[str]) -> None:
 
 
 def test_version_of_the_command() -> None:
-    """The console script is the command, and tells its name and version."""
+    """The console script is what `python -m wine_drift` is, and tells its name and version."""
     (script,) = [s for s in entry_points(group="console_scripts") if s.name == "wine-drift"]
-    assert script.load() is main
+    assert script.load() is program.run
     result = CliRunner().invoke(main, ["--version"], prog_name="wine-drift")
     assert result.output == f"wine-drift {version('wine-drift')}\n"
