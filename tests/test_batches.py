@@ -32,6 +32,7 @@ from wine_drift.batches import (
 )
 from wine_drift.dataset import load_schema
 from wine_drift.errors import AlreadyRunning, SettingsError
+from wine_drift.frame import Frame
 from wine_drift.locking import locked
 from wine_drift.profile import Floats
 from wine_drift.screening import screen
@@ -264,11 +265,16 @@ def test_what_names_a_slice() -> None:
     assert len({found.content_id for found in simulated}) == 4
 
 
+def pandas(frame: Frame) -> pd.DataFrame:
+    """As a data frame."""
+    return pd.DataFrame({name: column.cells for name, column in frame.columns.items()})
+
+
 def stream(table: Table, start: int) -> Iterator[pd.DataFrame]:
     """Read a table's stream from a row to its end."""
     cursor = replace(table.start(), position=start)
     while claim := table.claim(cursor):
-        yield table.read(claim, cursor)
+        yield pandas(table.read(claim, cursor))
         cursor = advance(cursor, claim)
 
 
@@ -276,7 +282,7 @@ def test_the_whole_stream_yields_each_row_once(red_wine_csv: Path) -> None:
     """Training part and stream together are the table, each row once, in batches of 100."""
     settings = load_settings({}, {})
     table = Table(red_wine_csv, load_schema(settings.schema), settings)
-    everything = read_table(red_wine_csv)
+    everything = pandas(read_table(red_wine_csv))
     columns = list(everything.columns)
 
     batches = list(stream(table, 0))

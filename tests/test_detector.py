@@ -51,6 +51,7 @@ from wine_drift.profile import N_BINS, Profile, bin_numbers, count
 from wine_drift.reference import Reference, build_reference
 from wine_drift.schema import parse_schema
 from wine_drift.screening import Screened, screen
+from wine_drift.tables import from_pandas
 
 LIMITS = Limits(budget=1000, severity_drift=0.1, severity_major=0.25, min_rows=50)
 NAMES = list("abcdefghijkl")
@@ -674,7 +675,7 @@ def champion() -> Reference:
 
 def measured(frame: pd.DataFrame, reference: Reference, detector: Detector) -> Measurement:
     """Measure a batch as a run does."""
-    screened: Screened = screen(frame[["a", "b", "y"]], SCHEMA)
+    screened: Screened = screen(from_pandas(frame[["a", "b", "y"]]), SCHEMA)
     scores = np.where(screened.accepted, frame["score"], np.nan)
     options: Any = {"cut": 0.5, "max_set_aside": 0.2}
     return measure(

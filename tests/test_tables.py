@@ -8,12 +8,15 @@ import io
 import os
 import random
 import resource
+import sys
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +33,12 @@ from wine_drift.tables import SUFFIXES, read_table
 FRAME = pd.DataFrame(
     {"pH": [3.1, None, 2.0], "wine; red": ["a", "b,c", "d"], "quality, 0-10": [5, 6, 7]}
 )
+
+
+def read(path: Path, **options: Any) -> pd.DataFrame:
+    """What is read, as a data frame."""
+    columns = read_table(path, **options).columns
+    return pd.DataFrame({name: column.cells for name, column in columns.items()})
 
 
 def as_csv(separator: str, **options: Any) -> bytes:
@@ -170,14 +179,14 @@ BAD: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("name", "content"), GOOD.values(), ids=GOOD.keys())
 def test_the_same_table_in_every_form(name: str, content: bytes) -> None:
     """Every form of the same table gives the same frame."""
-    frame = read_table(write(name, content))
+    frame = read(write(name, content))
     pd.testing.assert_frame_equal(frame[list(FRAME.columns)], FRAME, check_dtype="Parquet" in name)
     assert set(frame.columns) - set(FRAME.columns) <= {"__index_level_0__"}
 
 
 def test_the_real_table_in_every_form(red_wine_csv: Path) -> None:
     """The published table gives 1599 rows of 12 numbers, whatever file it is in."""
-    published = read_table(red_wine_csv)
+    published = read(red_wine_csv)
     assert published.shape == (1599, 12)
     assert published["quality"].value_counts()[8] == 18
     assert published.dtypes.map(pd.api.types.is_numeric_dtype).all()
@@ -189,7 +198,7 @@ def test_the_real_table_in_every_form(red_wine_csv: Path) -> None:
         write("t.csv", content.replace(b";", b",").replace(b'"', b"")),
         Path("t.parquet"),
     ):
-        pd.testing.assert_frame_equal(read_table(path), published)
+        pd.testing.assert_frame_equal(read(path), published)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +217,12 @@ def test_names(header: bytes, names: list[str]) -> None:
     """Names are taken as written, without their quotes."""
     separator = b";" if b";" in header else b","
     path = write("t.csv", header + b"\n" + separator.join(len(names) * [b"1"]) + b"\n")
-    assert list(read_table(path).columns) == names
+    assert list(read(path).columns) == names
 
 
 def test_text_stays_text() -> None:
     """A cell that is no number is left as it is; an empty one is missing."""
-    frame = read_table(write("t.csv", b"a;b\n1,5;x\n;2020-01-01\n007;3\n"))
+    frame = read(write("t.csv", b"a;b\n1,5;x\n;2020-01-01\n007;3\n"))
     assert frame["a"].isna().tolist() == [False, True, False]
     assert frame["a"][0] == "1,5"
     assert frame["b"].tolist() == ["x", "2020-01-01", "3"]
@@ -231,7 +240,7 @@ def test_text_stays_text() -> None:
 )
 def test_header_only(name: str, content: bytes) -> None:
     """A table without rows is a table with names and no rows."""
-    frame = read_table(write(name, content))
+    frame = read(write(name, content))
     assert (list(frame.columns), len(frame)) == (["a", "b"], 0)
 
 
@@ -239,7 +248,7 @@ def test_header_only(name: str, content: bytes) -> None:
 def test_bad_file(name: str, content: bytes) -> None:
     """A file that holds no table is an error that names the file and says what to do."""
     with pytest.raises(TableError) as caught:
-        read_table(write(name, content))
+        read(write(name, content))
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
@@ -250,7 +259,7 @@ def test_missing_file(suffix: str) -> None:
     """A file that is not there is named, once, with the reason."""
     path = Path(f"none{suffix}")
     with pytest.raises(TableError, match="No such file") as caught:
-        read_table(path)
+        read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert caught.value.remedy
 
@@ -264,7 +273,7 @@ def test_folder_instead_of_a_file(suffix: str, content: bool) -> None:
     if content:
         (path / "part.parquet").write_bytes(as_parquet())
     with pytest.raises(TableError) as caught:
-        read_table(path)
+        read(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -273,14 +282,14 @@ def test_unreadable_file() -> None:
     path = Path("t.csv")
     path.symlink_to(path)
     with pytest.raises(FileUnreadable, match=r"t\.csv: Too many levels of symbolic links"):
-        read_table(path)
+        read(path)
 
 
 def test_line_of_a_ragged_table_is_told() -> None:
     """The line is counted as an editor counts it."""
     path = write("t.csv", b"a,b\n1,2\n3,4\n5,6,7\n")
     with pytest.raises(TableError, match="line 4"):
-        read_table(path)
+        read(path)
 
 
 def test_damaged_pandas_metadata() -> None:
@@ -288,7 +297,7 @@ def test_damaged_pandas_metadata() -> None:
     content = as_parquet(pd.DataFrame({"a": [1.0], "b": ["x"]}))
     damaged = content.replace(b"unicode", b"unncode").replace(b'"str"', b'"srr"')
     try:
-        frame = read_table(write("t.parquet", damaged))
+        frame = read(write("t.parquet", damaged))
     except TableError:
         return
     assert list(frame.columns) == ["a", "b"]
@@ -299,19 +308,82 @@ def test_folder_names_are_no_columns() -> None:
     folder = Path("quality=7")
     folder.mkdir()
     pd.DataFrame({"a": [1.0]}).to_parquet(folder / "t.parquet")
-    assert list(read_table(folder / "t.parquet").columns) == ["a"]
+    assert list(read(folder / "t.parquet").columns) == ["a"]
 
 
 def gives_frame_or_table_error(name: str, content: bytes) -> None:
     """Read a file; anything but a frame or a TableError fails the test."""
     try:
-        frame = read_table(write(name, content))
+        frame = read(write(name, content))
     except TableError as error:
         assert str(error).startswith(f"{name}: ")
         assert error.remedy
     else:
         assert isinstance(frame, pd.DataFrame)
         assert frame.columns.is_unique
+
+
+def test_a_small_table_of_short_decimals_takes_no_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what pandas costs most, and it is read alike without it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    columns = read_table(write("t.csv", b"a;b;id\r\n1;2.50; x 1\r\n;-0.5;7\r\n"), text_column="id")
+    cells = {name: column.cells for name, column in columns.columns.items()}
+    assert np.isnan(cells["a"]).tolist() == [False, True]
+    assert cells["b"].tolist() == [2.5, -0.5]
+    assert cells["id"].tolist() == ["x 1", "7"]
+    for odd in ("1e3", '"1"', " 1", "x", ".5", "1234567890.123456", "1_0", "\u0661", "+1"):
+        with pytest.raises(ImportError):
+            read_table(write("t.csv", f"a;b\n1;2\n{odd};3\n".encode()))
+
+
+def both_ways(content: str, separator: str, text_column: str) -> None:
+    """A small table is read as pandas reads it: kinds, numbers to the last bit, texts."""
+    path = write("t.csv", content.encode())
+    names = ["a", "b", "id"]
+    header, _, body = content.partition("\n")
+    assert header == separator.join(names)
+    found = tables._read_plain(body, names, separator, text_column)
+    with patch.object(tables, "_SMALL", -1):
+        expected = read_table(path, text_column=text_column)
+    if found is None:  # a row without a name, and it may be the only one
+        assert not all(expected.columns[text_column].texts())
+        return
+    for name, column in expected.columns.items():
+        cells = found.columns[name].cells
+        assert (name, cells.dtype) == (name, column.cells.dtype)
+        assert list(map(repr, cells.tolist())) == list(map(repr, column.cells.tolist()))
+
+
+DECIMALS = st.one_of(
+    st.just(""),
+    st.integers(-(10**15) + 1, 10**15 - 1).map(str),
+    st.from_regex(r"-?[0-9]{1,7}\.[0-9]{1,8}", fullmatch=True),
+    st.from_regex(r"-?[0-9]\.[0-9]{14}", fullmatch=True),
+    st.from_regex(r"-?[0-9]{14}\.[0-9]", fullmatch=True),
+)
+WORDS = st.one_of(
+    st.text(alphabet="abc .17-'é", max_size=6),
+    st.sampled_from(["nan", "NA ", "NULL", "None", "n/a", "#N/A N/A", "-1.#IND", "bin-17", "No 1"]),
+)
+
+
+@settings(
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.tuples(DECIMALS, DECIMALS, WORDS), min_size=1, max_size=8),
+    separator=st.sampled_from([";", ","]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    ended=st.booleans(),
+)
+def test_a_small_table_is_read_as_pandas_reads_it(
+    rows: list[tuple[str, str, str]], separator: str, end: str, *, ended: bool
+) -> None:
+    """Two readers, one table."""
+    lines = [separator.join(row) for row in rows]
+    both_ways(
+        f"{separator.join(['a', 'b', 'id'])}\n{end.join(lines)}{end * ended}", separator, "id"
+    )
 
 
 SAME_FOLDER = settings(
@@ -388,9 +460,9 @@ def test_more_than_a_file_may_have(name: str, content: bytes) -> None:
     """A file that holds too much once it is unpacked is refused, with its size and the limit."""
     path = write(name, content)
     with pytest.raises(TableError, match=r"bytes.*more than the 1,048,576 that") as caught:
-        read_table(path, most_bytes=MOST)
+        read(path, most_bytes=MOST)
     assert "max_bytes" in caught.value.remedy
-    assert len(read_table(path, most_bytes=1 << 24)) > 3
+    assert len(read(path, most_bytes=1 << 24)) > 3
 
 
 def sizes_denied(content: bytes) -> bytes:
@@ -405,7 +477,7 @@ def test_zip_that_denies_its_size() -> None:
     """What a zip file says of itself is an upper limit: no more than that is unpacked."""
     path = write("t.zip", sizes_denied(as_zip(("t.csv", LINES))))
     with pytest.raises(TableError, match="damaged compressed file"):
-        read_table(path)
+        read(path)
 
 
 def test_zip_of_damaged_bzip2() -> None:
@@ -413,7 +485,7 @@ def test_zip_of_damaged_bzip2() -> None:
     content = bytearray(as_zip(("t.csv", LINES), method=zipfile.ZIP_BZIP2))
     content[content.index(b"BZh") + 6] ^= 0xFF
     with pytest.raises(TableError, match="damaged compressed file: Invalid data stream"):
-        read_table(write("t.zip", bytes(content)))
+        read(write("t.zip", bytes(content)))
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zip"])
@@ -423,7 +495,7 @@ def test_bomb(suffix: str) -> None:
     text = b"a\n" + 7_000 * row
     path = write(f"t{suffix}", gzip.compress(text) if suffix == ".gz" else as_zip(("t.csv", text)))
     with pytest.raises(TableError, match="no table packs so well") as caught:
-        read_table(path)
+        read(path)
     assert "unpacked" in caught.value.remedy
 
 
@@ -431,7 +503,7 @@ def test_zip_with_a_list_of_files_without_end() -> None:
     """The list of members is not read if it alone takes megabytes."""
     members = [(f"{number:0200}", b"") for number in range(20_000)]
     with pytest.raises(TableError, match=r"bytes of list of members"):
-        read_table(write("t.zip", as_zip(*members)))
+        read(write("t.zip", as_zip(*members)))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -443,10 +515,10 @@ def test_too_many_columns(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
         content = as_parquet(frame) if suffix == ".parquet" else frame.to_csv(index=False).encode()
         path = write(f"t{suffix}", content)
         if n_columns == 200:
-            assert read_table(path).shape == (1, 200)
+            assert read(path).shape == (1, 200)
         else:
             with pytest.raises(TableError, match="has 201 columns, more than 200"):
-                read_table(path)
+                read(path)
 
 
 @pytest.mark.parametrize("header", [b"a," * 150_000 + b"b", b"a" * (1 << 20)], ids=["many", "one"])
@@ -454,7 +526,7 @@ def test_long_header_takes_no_time(header: bytes) -> None:
     """A first line without end is refused, in less than a time that grows with its square."""
     started = time.process_time()
     with pytest.raises(TableError, match=r"columns|line 1"):
-        read_table(write("t.csv", header + b"\n1\n"))
+        read(write("t.csv", header + b"\n1\n"))
     assert time.process_time() - started < 5
 
 
@@ -466,7 +538,7 @@ def test_message_about_a_long_name_is_short() -> None:
         write("t.zip", as_zip((50_000 * "\x1b" + ".csv", b""), ("b.csv", b""))),
     ):
         with pytest.raises(TableError) as caught:
-            read_table(path)
+            read(path)
         assert len(str(caught.value)) < 300
         assert str(caught.value).isprintable()
 
@@ -477,7 +549,7 @@ def test_pipe_instead_of_a_file(suffix: str) -> None:
     path = Path(f"pipe{suffix}")
     os.mkfifo(path)
     with pytest.raises(FileUnreadable, match="no regular file"):
-        read_table(path)
+        read(path)
 
 
 def test_text_that_is_not_utf_8_in_parquet() -> None:
@@ -487,7 +559,7 @@ def test_text_that_is_not_utf_8_in_parquet() -> None:
     out = io.BytesIO()
     pq.write_table(pa.table({"a": text}), out)
     with pytest.raises(TableError, match=r"UTF8|UTF-8"):
-        read_table(write("t.parquet", out.getvalue()))
+        read(write("t.parquet", out.getvalue()))
 
 
 def claims(n_rows: int) -> bytes:
@@ -513,9 +585,9 @@ def claims(n_rows: int) -> bytes:
 def test_parquet_that_claims_rows_without_end() -> None:
     """A damaged number of rows does not make it take memory."""
     path = write("t.parquet", claims(1))
-    assert len(read_table(path)) == 1
+    assert len(read(path)) == 1
     with pytest.raises(TableError, match="once it is unpacked"):
-        read_table(write("t.parquet", claims(1 << 40)))
+        read(write("t.parquet", claims(1 << 40)))
 
 
 def test_memory_of_a_damaged_parquet_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,7 +600,7 @@ def test_memory_of_a_damaged_parquet_file(monkeypatch: pytest.MonkeyPatch) -> No
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     monkeypatch.setattr(tables, "_SPARE", (1 << 28) - (4 << 40))
     # eight gigabytes for those who believe it
-    assert len(read_table(write("t.parquet", claims(1 << 30)), most_bytes=1 << 40)) == 1
+    assert len(read(write("t.parquet", claims(1 << 30)), most_bytes=1 << 40)) == 1
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 

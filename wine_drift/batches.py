@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,6 @@ from numpy.typing import NDArray
 from wine_drift import files
 from wine_drift.errors import FileUnreadable, SettingsError
 from wine_drift.failpoints import reached
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 # Names in archive and quarantine, see `put_away` and `keep_rows`.
 KEPT_AS = re.compile(r"(?P<id>[0-9a-f]{12})-(?P<name>.+)", re.DOTALL)
@@ -266,12 +263,14 @@ def give_back(path: Path, inbox: Path) -> Path:
     return target
 
 
-def keep_rows(rows: pd.DataFrame, claim: Claim, folder: Path) -> Path:
+def keep_rows(rows: Iterable[Sequence[object]], claim: Claim, folder: Path) -> Path:
     """Write the rows of a batch that were set aside; the same batch again gives the same file."""
     files.make_folder(folder)
     path = folder / f"{claim.batch_id}-rows.csv"
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
     with files.whole(path, "set-aside rows") as file:
-        rows.to_csv(file, index=False)
+        file.write(text.getvalue().encode())
     return path
 
 

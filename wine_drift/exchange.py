@@ -16,7 +16,7 @@ from wine_drift.dataset import load_schema
 from wine_drift.errors import SettingsError
 from wine_drift.home import reading, writing
 from wine_drift.ledger import Ledger
-from wine_drift.model import Version, parse_version, version_name, write_version
+from wine_drift.model import Version, compared_model, parse_version, version_name, write_version
 from wine_drift.outbox import publish
 from wine_drift.profile import N_BINS, Floats
 from wine_drift.quality import measure_quality
@@ -132,12 +132,13 @@ def _opened(manifest: Mapping[str, Any], contents: Mapping[str, bytes], schema: 
     ):
         if manifest[key].keys() != set(names) or manifest["out_of_fold"]["log_loss"] is None:
             raise ValueError(f"{key} in the manifest is not complete")
-    for model in (version.model, version.scratch_base):
-        if not np.isfinite(model.score(columns.features[:, :-1])).all():
+    model = compared_model(version.model.text, columns.features[:, :-1])
+    for each_model in (model, version.scratch_base):
+        if not np.isfinite(each_model.score(columns.features[:, :-1])).all():
             raise ValueError("its scores are no numbers")
     usual = build_reference(columns.features, schema.columns, columns.positive, schema.plausible)
     _check_reference(version.reference, usual)
-    return version
+    return replace(version, model=model)
 
 
 def _check_reference(reference: Reference, usual: Reference) -> None:

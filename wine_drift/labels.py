@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wine_drift.champion import Champion, retraining_failure
 from wine_drift.dataset import load_schema
 from wine_drift.errors import BadLabels, FileUnreadable, SettingsError, TableError, WineDriftError
+from wine_drift.frame import Frame
 from wine_drift.home import writing
 from wine_drift.ledger import Commit, Ledger
 from wine_drift.measurement import measure_late
@@ -26,9 +27,6 @@ from wine_drift.schema import Schema
 from wine_drift.screening import read_target, row_names
 from wine_drift.settings import Settings
 from wine_drift.tables import read_table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def add_labels(
@@ -181,7 +179,7 @@ def _judge(
 
 
 def _labelled(
-    rows: ScoredRows, frame: pd.DataFrame, path: Path, schema: Schema, row_id: str | None
+    rows: ScoredRows, frame: Frame, path: Path, schema: Schema, row_id: str | None
 ) -> tuple[NDArray[np.bool_], ScoredRows]:
     """Rows of a batch with the labels of a file; the first tells which of them are new.
 
@@ -205,7 +203,7 @@ def _labelled(
     return fresh, replace(rows, positive=np.where(fresh, positive, rows.positive))
 
 
-def _read(path: Path, settings: Settings) -> pd.DataFrame:
+def _read(path: Path, settings: Settings) -> Frame:
     try:
         return read_table(
             path, text_column=settings.row_id, keep_blank=True, most_bytes=settings.max_bytes
@@ -217,7 +215,7 @@ def _read(path: Path, settings: Settings) -> pd.DataFrame:
 
 
 def _in_place(
-    rows: ScoredRows, frame: pd.DataFrame, path: Path, schema: Schema, row_id: str | None
+    rows: ScoredRows, frame: Frame, path: Path, schema: Schema, row_id: str | None
 ) -> Floats:
     """Labels of the rows of a batch, (batch_rows,), NaN where the file has none."""
     if schema.target not in frame.columns:
@@ -225,12 +223,13 @@ def _in_place(
             f"{path}: no column {schema.target!r}",
             remedy=f"the file needs the column {schema.target!r} that the schema names",
         )
-    target, is_bad = read_target(frame[schema.target], schema)
+    column = frame.columns[schema.target]
+    target, is_bad = read_target(column, schema)
     if is_bad.any():
         row = int(is_bad.argmax())
+        (cell,) = column.texts(slice(row, row + 1))
         raise BadLabels(
-            f"{path}: row {row + 1}, column {schema.target!r}: "
-            f"{str(frame[schema.target].iloc[row])[:40]!r} is no label",
+            f"{path}: row {row + 1}, column {schema.target!r}: {cell[:40]!r} is no label",
             remedy=f"a label is a number from {schema.target_minimum:g} to "
             f"{schema.target_maximum:g}; leave unknown ones empty",
         )

@@ -1,4 +1,4 @@
-"""The model and its immutable folder: the only importer of lightgbm.
+"""The model and its immutable folder: the only importer of lightgbm, and only where it trains.
 
 A version is five files: LightGBM's own text, the reference as counts and as rows, the training
 rows, and a manifest with the SHA-256 of the others; and the text of the model that it was continued
@@ -13,19 +13,23 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from wine_drift.errors import StateUnreadable
+from wine_drift.forest import Forest, read_forest
 from wine_drift.profile import Floats
 from wine_drift.reference import Reference
 from wine_drift.rows import LabelledRows
 from wine_drift.shelf import read_files, restore_remedy, write_files
+
+if TYPE_CHECKING:  # loading it takes longer than a run does
+    import lightgbm
 
 # The optimum of grouped cross-validation on red wine is flat around these. Class weights are left
 # out on purpose: they destroy the calibration of the scores.
@@ -42,6 +46,7 @@ PARAMETERS: dict[str, Any] = {
     "verbose": -1,
 }
 ALGORITHM = "lightgbm"
+MASKS = "masks"  # how a model is scored: by `forest`, or by ALGORITHM
 _EXPLAINED = 1_000  # rows that reliance is averaged over
 _SMALL = 5_000  # rows; below, a second thread costs more than it brings
 
@@ -51,19 +56,31 @@ class Model:
     """A trained classifier."""
 
     text: str  # LightGBM's text format
-    booster: lightgbm.Booster
+    forest: Forest | None = None  # the same, where it gives the same scores
     threads: int = 0
+
+    @cached_property
+    def booster(self) -> lightgbm.Booster:
+        """LightGBM's own."""
+        return _booster(self.text)
 
     @property
     def n_trees(self) -> int:
         """Trees, those of a base included."""
-        return int(self.booster.num_trees())
+        return len(re.findall(r"^Tree=\d+$", self.text, re.MULTILINE))
+
+    @property
+    def scoring(self) -> str:
+        """How it is scored: MASKS or ALGORITHM."""
+        return ALGORITHM if self.forest is None else MASKS
 
     def score(self, features: Floats) -> Floats:
         """Probability of a positive, (n_rows,), for features of shape (n_rows, n_features)."""
         if not len(features):
             return np.empty(0)
         threads = _threads(len(features), self.threads)
+        if self.forest is not None:
+            return self.forest.score(features, threads=threads)
         scores: Floats = np.asarray(self.booster.predict(features, num_threads=threads))
         return scores
 
@@ -100,6 +117,8 @@ def train(
     start : Model, optional
         Go on from it rather than from nothing.
     """
+    import lightgbm
+
     used = _threads(len(rows), threads)
     parameters = PARAMETERS | {"seed": seed, "num_threads": used}
     dataset = lightgbm.Dataset(rows.features, label=rows.positive.astype(float), weight=weight)
@@ -109,7 +128,7 @@ def train(
         num_boost_round=rounds,
         init_model=None if start is None else start.booster,
     )
-    return _finished(booster, threads)
+    return _finished(booster, rows, threads)
 
 
 def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -> Model:
@@ -122,22 +141,55 @@ def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -
         Weight of the old value of a leaf; the rest is what these rows give it.
     """
     used = _threads(len(rows), threads)
-    booster = lightgbm.Booster(model_str=model.text)
+    booster = _booster(model.text)
     booster.params = PARAMETERS | {"num_threads": used}  # older releases forget them in a text
     answers = rows.positive.astype(float)
     booster = booster.refit(rows.features, answers, decay_rate=decay, num_threads=used, verbose=-1)
-    return _finished(booster, threads)
+    return _finished(booster, rows, threads)
 
 
-def _finished(booster: lightgbm.Booster, threads: int) -> Model:
+def _finished(booster: lightgbm.Booster, rows: LabelledRows, threads: int) -> Model:
     """A trained model; how many threads trained it leaves no trace in its text."""
     text = re.sub(r"\[num_threads: \d+\]", "[num_threads: 0]", booster.model_to_string())
-    return read_model(text, threads=threads)
+    return compared_model(text, rows.features, threads=threads)
 
 
-def read_model(text: str, *, threads: int = 0) -> Model:
-    """Read LightGBM's text format."""
-    return Model(text, lightgbm.Booster(model_str=text), threads)
+def compared_model(text: str, features: Floats, *, threads: int = 0) -> Model:
+    """Read LightGBM's text format; masks score it if they do so as LightGBM, to the last bit.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_rows, n_features)
+        Rows that both are tried on.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError
+        It is no such text.
+    """
+    model = Model(text, read_forest(text), threads)
+    if model.forest is not None:
+        expected = model.booster.predict(features, raw_score=True, num_threads=1)
+        if not np.array_equal(model.forest.log_odds(features), np.asarray(expected)):
+            return replace(model, forest=None)
+    return model
+
+
+def read_model(text: str, scoring: str | None, *, threads: int = 0) -> Model:
+    """Read LightGBM's text format; unless `scoring` is MASKS, it is for LightGBM to score."""
+    model = Model(text, read_forest(text) if scoring == MASKS else None, threads)
+    if model.forest is None:
+        _ = model.booster  # what is wrong with it is told now
+    return model
+
+
+def _booster(text: str) -> lightgbm.Booster:
+    import lightgbm
+
+    try:
+        return lightgbm.Booster(model_str=text)
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -174,8 +226,8 @@ def write_version(folder: Path, version: Version) -> Version:
     Returns
     -------
     Version
-        The same, with the hash of every file in its manifest. A folder of that name holds the same
-        model, from a run that ended before its commit, and is replaced.
+        The same, with the hash of every file, and how it is scored, in its manifest. A folder of
+        that name holds the same model, from a run that ended before its commit, and is replaced.
     """
     reference = {"reference": version.reference.to_dict(), "cut": version.cut}
     files = {
@@ -187,7 +239,8 @@ def write_version(folder: Path, version: Version) -> Version:
     if version.base is not None:
         files["base.txt"] = version.base.text.encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    version = replace(version, manifest={**version.manifest, "files": hashes})
+    found = {"files": hashes, "scoring": version.model.scoring}
+    version = replace(version, manifest={**version.manifest, **found})
     write_files(folder, version.manifest, files)
     return version
 
@@ -200,8 +253,8 @@ def parse_version(
     base = contents.get("base.txt")
     return Version(
         version=manifest["version"],
-        model=read_model(contents["model.txt"].decode(), threads=threads),
-        base=None if base is None else read_model(base.decode(), threads=threads),
+        model=read_model(contents["model.txt"].decode(), manifest.get("scoring"), threads=threads),
+        base=None if base is None else Model(base.decode(), threads=threads),
         reference=Reference.from_dict(stored["reference"]),
         reference_rows=LabelledRows.from_bytes(contents["reference.npy.z"]),
         cut=float(stored["cut"]),
@@ -220,16 +273,15 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
     """
     try:
         return parse_version(read_files(folder, manifest), manifest, threads=threads)
-    except (ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         path = folder / manifest["version"]
         raise StateUnreadable(f"model {path}: {error!r}", remedy=restore_remedy(path)) from error
 
 
 def libraries() -> dict[str, str]:
     """Versions of what a model depends on, for its manifest."""
-    installed = {name: installed_version(name) for name in ("wine-drift", "scikit-learn", "scipy")}
-    used = {"lightgbm": lightgbm.__version__, "numpy": np.__version__}
-    return {"python": python_version(), **used, **installed}
+    names = ("lightgbm", "numpy", "wine-drift", "scikit-learn", "scipy")
+    return {"python": python_version(), **{name: installed_version(name) for name in names}}
 
 
 def _threads(n_rows: int, wanted: int) -> int:

@@ -19,7 +19,6 @@ from platform import python_version
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from wine_drift import batches
 from wine_drift.champion import Answer, Champion, retraining_failure
@@ -33,6 +32,7 @@ from wine_drift.errors import (
     WineDriftError,
 )
 from wine_drift.exposition import Labels
+from wine_drift.frame import Frame
 from wine_drift.home import writing
 from wine_drift.ledger import Commit, Cursor, Ledger
 from wine_drift.measurement import Measurement, measure
@@ -240,7 +240,7 @@ class _Run:
                 f"{path}: passed over, now and later: a batch's name ends in {', '.join(SUFFIXES)}"
             )
 
-    def read(self, claim: batches.Claim) -> pd.DataFrame:
+    def read(self, claim: batches.Claim) -> Frame:
         """Rows of the claimed batch."""
         if claim.path is not None:
             settings = self.settings
@@ -285,7 +285,7 @@ class _Run:
                 at_fault=measured.at_fault,
             )
 
-    def scored(self, frame: pd.DataFrame, screened: Screened, measured: Measurement) -> ScoredRows:
+    def scored(self, frame: Frame, screened: Screened, measured: Measurement) -> ScoredRows:
         """What late labels are held against."""
         good = screened.accepted
         positive = np.where(screened.labelled, self.schema.is_positive(screened.target), np.nan)

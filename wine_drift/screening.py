@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from wine_drift.errors import BadBatch
+from wine_drift.frame import Column, Frame
 from wine_drift.profile import Floats
 from wine_drift.schema import FAULTS, Schema
 
@@ -58,12 +59,12 @@ class Screened:
         return np.column_stack([self.features, self.target])
 
 
-def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> Screened:
+def screen(frame: Frame, schema: Schema, *, whole_file: bool = True) -> Screened:
     """Check a batch against the schema.
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : Frame
         As read; columns in any order. The target may be absent, or empty in some rows.
     schema : Schema
     whole_file : bool
@@ -79,7 +80,7 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
     --------
     >>> from wine_drift.schema import Feature
     >>> schema = Schema("t", "row", (Feature("x", "", 0, 9),), "y", "> 0.5", 0, 1, True)
-    >>> rows = pd.DataFrame({"x": ["1", "two", None, "99", "1", "3"], "y": [0, 1, 0, 1, 0, 7]})
+    >>> rows = Frame.of({"x": ["1", "two", None, "99", "1", "3"], "y": [0, 1, 0, 1, 0, 7]})
     >>> screened = screen(rows, schema)
     >>> [FAULTS[k] if k >= 0 else "ok" for k in screened.fault]
     ['ok', 'text', 'missing', 'out_of_range', 'duplicate', 'bad_label']
@@ -105,12 +106,13 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
 
     out_of_range = {}
     for j, feature in enumerate(schema.features):
-        values, is_text = _numbers(frame[feature.name])
+        column = frame.columns[feature.name]
+        values, is_text = column.numbers.copy(), column.is_text
         if whole_file and is_text.any() and not np.isfinite(values).any():
             row = int(is_text.argmax())
-            cell = str(frame[feature.name].iloc[row])[:40]
+            (cell,) = column.texts(slice(row, row + 1))
             raise BadBatch(
-                f"row {row + 1}, column {feature.name!r}: {cell!r} is not a number, "
+                f"row {row + 1}, column {feature.name!r}: {cell[:40]!r} is not a number, "
                 "nor is any other cell of the column",
                 remedy="use a decimal point and no units",
             )
@@ -123,7 +125,7 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
         out_of_range[feature.name] = float(outside.mean())
         features[:, j] = values
     if schema.target in frame.columns:
-        target, is_bad = read_target(frame[schema.target], schema)
+        target, is_bad = read_target(frame.columns[schema.target], schema)
         blame("bad_label", is_bad, n_features)
     if schema.reject_duplicates:
         blame("duplicate", _repeats(np.column_stack([features, target]), fault), -1)
@@ -134,58 +136,36 @@ def screen(frame: pd.DataFrame, schema: Schema, *, whole_file: bool = True) -> S
         faulty_column,
         dict(zip(schema.feature_names, np.isnan(features).mean(axis=0).tolist(), strict=True)),
         out_of_range,
-        tuple(str(c) for c in frame.columns if c not in (*schema.feature_names, schema.target)),
+        tuple(c for c in frame.columns if c not in (*schema.feature_names, schema.target)),
     )
 
 
-def read_target(column: pd.Series, schema: Schema) -> tuple[Floats, NDArray[np.bool_]]:
+def read_target(column: Column, schema: Schema) -> tuple[Floats, NDArray[np.bool_]]:
     """Labels, (n_rows,), NaN where there is none; and where a cell holds what is no label."""
-    target, is_text = _numbers(column)
+    target, is_text = column.numbers.copy(), column.is_text
     outside = (target < schema.target_minimum) | (target > schema.target_maximum)
     is_bad = is_text | outside | np.isinf(target)
     target[~np.isfinite(target) | outside] = np.nan
     return target, is_bad
 
 
-def set_aside_rows(frame: pd.DataFrame, screened: Screened, schema: Schema) -> pd.DataFrame:
+def set_aside_rows(
+    frame: Frame, screened: Screened, schema: Schema
+) -> Iterator[tuple[object, ...]]:
     """The rows that were set aside, as they came, each with its number, reason and column.
 
-    Three columns come first: `set_aside_row` (from 1, without the header line), `set_aside_reason`
-    (one of FAULTS) and `set_aside_column` (empty for a repeat).
+    A line of names comes first, and in each line three columns: `set_aside_row` (from 1, without
+    the header line), `set_aside_reason` (one of FAULTS) and `set_aside_column` (empty for a
+    repeat).
     """
     columns = (*schema.feature_names, schema.target)
     rows = np.flatnonzero(~screened.accepted)
-    reasons = [FAULTS[k] for k in screened.fault[rows]]
-    blamed = [columns[j] if j >= 0 else "" for j in screened.faulty_column[rows]]
-    kept = frame.iloc[rows].copy()
-    kept.insert(0, "set_aside_row", rows + 1, allow_duplicates=True)
-    kept.insert(1, "set_aside_reason", reasons, allow_duplicates=True)
-    kept.insert(2, "set_aside_column", blamed, allow_duplicates=True)
-    return kept
-
-
-def _numbers(column: pd.Series) -> tuple[Floats, NDArray[np.bool_]]:
-    """Values as floats (NaN where there is none), and where a cell holds something else."""
-    plain = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
-    if plain or column.dtype == object or pd.api.types.is_string_dtype(column):
-        try:
-            numbers = pd.to_numeric(column, errors="coerce")
-        except OverflowError:  # a whole number of hundreds of digits
-            numbers = column.map(_number).astype(float)
-        values = numbers.to_numpy(dtype=float, na_value=np.nan).copy()
-        is_text = column.notna().to_numpy() & np.isnan(values)
-        for row in np.flatnonzero(is_text):  # older pandas knows no "1e999"
-            if np.isinf(_number(column.iloc[row])):
-                values[row], is_text[row] = np.inf, False
-        return values, is_text
-    return np.full(len(column), np.nan), column.notna().to_numpy()  # dates, lists, categories
-
-
-def _number(cell: object) -> float:
-    try:
-        return float(str(cell))
-    except ValueError:
-        return np.nan
+    names, *cells = frame.take(rows).rows()
+    yield "set_aside_row", "set_aside_reason", "set_aside_column", *names
+    for row, line in zip(rows.tolist(), cells, strict=True):
+        at_fault = int(screened.faulty_column[row])
+        blamed = columns[at_fault] if at_fault >= 0 else ""
+        yield row + 1, FAULTS[screened.fault[row]], blamed, *line
 
 
 def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -204,12 +184,12 @@ def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:
     return repeats
 
 
-def row_names(frame: pd.DataFrame, column: str | None) -> tuple[str, ...]:
+def row_names(frame: Frame, column: str | None) -> tuple[str, ...]:
     """Names of the rows as texts; none where there is no such column.
 
-    >>> row_names(pd.DataFrame({"id": ["007", " 7"], "x": 0}), "id")
+    >>> row_names(Frame.of({"id": ["007", " 7"], "x": [0, 0]}), "id")
     ('007', '7')
-    >>> row_names(pd.DataFrame({"id": [17.0, 2.5, None]}), "id"), row_names(pd.DataFrame(), "id")
+    >>> row_names(Frame.of({"id": [17.0, 2.5, None]}), "id"), row_names(Frame.of({}), "id")
     (('17', '2.5', ''), ())
     """
     if column is None or column not in frame.columns:
@@ -220,6 +200,6 @@ def row_names(frame: pd.DataFrame, column: str | None) -> tuple[str, ...]:
             return str(int(cell))
         return str(cell).strip()
 
-    names = frame[column]
-    empty = names.isna().to_numpy()
-    return tuple("" if gone else name(cell) for cell, gone in zip(names, empty, strict=True))
+    names = frame.columns[column]
+    cells = zip(names.cells.tolist(), names.is_empty, strict=True)
+    return tuple("" if gone else name(cell) for cell, gone in cells)

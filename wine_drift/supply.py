@@ -6,16 +6,17 @@ simulated one, which never ends.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from wine_drift import batches, dataset, simulate
 from wine_drift.errors import BadBatch, SettingsError, TableError
+from wine_drift.frame import Frame
 from wine_drift.ledger import Cursor
 from wine_drift.profile import Floats
 from wine_drift.rows import LabelledRows
@@ -82,11 +83,11 @@ class Table:
             batch_rows=self._settings.batch_rows,
         )
 
-    def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
+    def read(self, claim: batches.Claim, cursor: Cursor) -> Frame:
         """Rows of a claimed batch, with the scenario laid on them."""
         chosen = self._order(cursor.seed)[claim.start : claim.stop]
         if not _laid(self._settings, claim.number):
-            return self._frame.iloc[chosen].reset_index(drop=True)
+            return self._frame.take(chosen)
         target = self._screened.target
         return _with_scenario(
             self._screened.features[chosen],
@@ -120,7 +121,7 @@ class Simulated:
 
     def training_part(self, *, share: float) -> tuple[LabelledRows, Cursor, Floats]:
         """The 1,200 rows that stand for a published table; no value is missing."""
-        frame = self._draw(SIMULATED_TRAINING_ROWS, (0,))
+        frame = _frame(*self._draw(SIMULATED_TRAINING_ROWS, (0,)), self._schema)
         screened = screen(frame, self._schema)
         rows = labelled_rows(screened, self._schema, screened.labelled, 0)
         return rows, self.start(), np.zeros(len(self._schema.features))
@@ -143,29 +144,29 @@ class Simulated:
             seed=cursor.seed, number=cursor.number, n_rows=self._settings.batch_rows
         )
 
-    def read(self, claim: batches.Claim, cursor: Cursor) -> pd.DataFrame:
+    def read(self, claim: batches.Claim, cursor: Cursor) -> Frame:
         """Rows of a claimed batch, with the scenario laid on them."""
         n_rows = claim.stop
         laid = _laid(self._settings, claim.number)
         # "more_good" drops rows: draw enough for a full batch to be left
         surplus = 2 ** sum(name == "more_good" for name, _ in laid)
-        frame = self._draw(surplus * n_rows, (1, claim.number))
+        drawn = self._draw(surplus * n_rows, (1, claim.number))
         if laid:
-            healthy = self._draw(SIMULATED_TRAINING_ROWS, (0,))
+            healthy, _ = self._draw(SIMULATED_TRAINING_ROWS, (0,))
             frame = _with_scenario(
-                frame[list(self._schema.feature_names)].to_numpy(),
-                frame[self._schema.target].to_numpy(),
+                *drawn,
                 self._schema,
                 self._settings,
                 number=claim.number,
-                healthy=healthy[list(self._schema.feature_names)].to_numpy(),
+                healthy=healthy,
             )
-        return frame.iloc[:n_rows]
+        else:
+            frame = _frame(*drawn, self._schema)
+        return frame.take(slice(n_rows))
 
-    def _draw(self, n_rows: int, stream: tuple[int, ...]) -> pd.DataFrame:
+    def _draw(self, n_rows: int, stream: tuple[int, ...]) -> tuple[Floats, Floats]:
         rng = np.random.default_rng([self._settings.seed, *stream])
-        features, target = simulate.draw_table(self._figures, n_rows, rng=rng)
-        return _frame(features, target, self._schema)
+        return simulate.draw_table(self._figures, n_rows, rng=rng)
 
 
 Supply = Table | Simulated
@@ -220,7 +221,9 @@ def write_simulated(settings: Settings, schema: Schema, *, n_batches: int, out: 
         try:
             out.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.part")
-            supply.read(claim, cursor).to_csv(partial, sep=";", index=False)
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                rows = supply.read(claim, cursor).rows()
+                csv.writer(file, delimiter=";", lineterminator="\n").writerows(rows)
             partial.replace(path)
         except OSError as error:
             raise SettingsError(
@@ -236,7 +239,7 @@ def advance(cursor: Cursor, claim: batches.Claim) -> Cursor:
     return replace(cursor, position=claim.stop, number=claim.number + 1)
 
 
-def _screened_table(path: Path, frame: pd.DataFrame, schema: Schema) -> Screened:
+def _screened_table(path: Path, frame: Frame, schema: Schema) -> Screened:
     try:
         return screen(frame, schema)
     except BadBatch as error:
@@ -257,7 +260,7 @@ def _with_scenario(
     *,
     number: int,
     healthy: Floats,
-) -> pd.DataFrame:
+) -> Frame:
     rng = np.random.default_rng([settings.seed, 2, number])
     try:
         for scenario, start in _laid(settings, number):
@@ -277,8 +280,6 @@ def _with_scenario(
     return _frame(features, target, schema)
 
 
-def _frame(features: Floats, target: Floats | None, schema: Schema) -> pd.DataFrame:
-    frame = pd.DataFrame(features, columns=list(schema.feature_names))
-    if target is not None:
-        frame[schema.target] = target
-    return frame
+def _frame(features: Floats, target: Floats | None, schema: Schema) -> Frame:
+    columns = dict(zip(schema.feature_names, features.T, strict=True))
+    return Frame.of(columns if target is None else {**columns, schema.target: target})

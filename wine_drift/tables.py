@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import resource
 import stat
 import threading
@@ -18,11 +19,15 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wine_drift.errors import FileUnreadable, TableError
+from wine_drift.frame import Frame
 
 if TYPE_CHECKING:  # pandas is loaded by the first table, not by --help
     import pandas as pd
@@ -33,6 +38,11 @@ SUFFIXES = (".csv", ".gz", ".zip", ".parquet")
 MOST_BYTES = 1 << 28  # of a table file once it is unpacked
 MOST_COLUMNS = 20_000
 _LONGEST_HEADER = 1 << 20  # characters
+_SMALL = 1 << 20  # characters of a table that takes no longer to read than pandas to load
+# What pandas takes for nothing, and more that looks like it.
+_NO_NAME = re.compile(r"[^a-z]*(n/?a|nan|null|none|ind|qnan)[^a-z]*( n/a *)?", re.IGNORECASE)
+# With 15 digits at most, pandas and Python give the same number: either rounds but once.
+_SHORT_DECIMAL = re.compile(r"(-?([0-9]{1,15}|(?=[0-9.]{3,16}$)[0-9]+\.[0-9]+))?")
 # A file that is larger than this, and so many times as large as it was packed, is no table but a
 # bomb: numbers pack to a third, the same row again and again to a fiftieth.
 _BOMB, _BOMB_RATIO = 64 << 20, 200
@@ -49,7 +59,7 @@ def read_table(
     text_column: str | None = None,
     keep_blank: bool = False,
     most_bytes: int = MOST_BYTES,
-) -> pd.DataFrame:
+) -> Frame:
     """Read a table file, every row and column of it, text left as text.
 
     Parameters
@@ -67,7 +77,7 @@ def read_table(
 
     Returns
     -------
-    DataFrame
+    Frame
         Column names as in the file, without spaces around them.
 
     Raises
@@ -80,7 +90,7 @@ def read_table(
     try:
         _refuse_odd(path, most_bytes)
         if path.suffix.lower() == ".parquet":
-            return _read_parquet(path, most_bytes)
+            return from_pandas(_read_parquet(path, most_bytes))
         return _read_csv(path, text_column, most_bytes, keep_blank=keep_blank)
     except MemoryError as error:  # pyarrow's own is one, too
         raise TableError(
@@ -194,28 +204,90 @@ def _opened(path: Path, most_bytes: int) -> Iterator[io.TextIOWrapper]:
             text.detach()
 
 
-def _read_csv(
-    path: Path, text_column: str | None, most_bytes: int, *, keep_blank: bool
-) -> pd.DataFrame:
+def from_pandas(frame: pd.DataFrame) -> Frame:
+    """The same columns: plain numbers as they are, all else as objects.
+
+    >>> import pandas as pd
+    >>> frame = from_pandas(pd.DataFrame({"x": [1, 2], "y": ["good", pd.NA]}))
+    >>> frame.columns["x"].cells.tolist(), frame.columns["y"].cells.tolist()
+    ([1, 2], ['good', None])
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    for name, column in frame.items():
+        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+            columns[str(name)] = column.to_numpy()
+        else:
+            cells = column.to_numpy(dtype=object, copy=True)
+            cells[column.isna().to_numpy()] = None
+            columns[str(name)] = cells
+    return Frame.of(columns)
+
+
+def _read_csv(path: Path, text_column: str | None, most_bytes: int, *, keep_blank: bool) -> Frame:
+    with _opened(path, most_bytes) as text:
+        names, separator = _read_header(path, text)
+        body = text.read(_SMALL + 1)
+    frame = _read_plain(body, names, separator, text_column)
+    if frame is None:
+        frame = _parse_csv(path, text_column, most_bytes, keep_blank=keep_blank)
+    return frame
+
+
+def _read_header(path: Path, text: io.TextIOWrapper) -> tuple[list[str], str]:
+    """Names of the columns, and the separator."""
+    header = text.readline(_LONGEST_HEADER)
+    if "\0" in header:
+        raise TableError(f"{path}: not a text file", remedy="give a CSV or Parquet file")
+    if len(header) == _LONGEST_HEADER:
+        raise TableError(
+            f"{path}: line 1 is longer than {_LONGEST_HEADER:,} characters",
+            remedy="start with a header line",
+        )
+    separator = ";" if header.count(";") > header.count(",") else ","
+    try:
+        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    except csv.Error as error:
+        raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
+    if not any(names):
+        raise TableError(f"{path}: line 1 names no columns", remedy="start with a header line")
+    _check_names(path, names)
+    return names, separator
+
+
+def _read_plain(
+    body: str, names: list[str], separator: str, text_column: str | None
+) -> Frame | None:
+    """What pandas would read of a small table of short decimals; None of any other."""
+    rows = [line.split(separator) for line in body.replace("\r\n", "\n").split("\n")]
+    if rows[-1] == [""]:
+        rows.pop()
+    is_regular = len(names) > 1 and all(len(row) == len(names) for row in rows)
+    if not (rows and is_regular and len(body) <= _SMALL):
+        return None
+    columns: dict[str, Sequence[object] | NDArray[Any]] = {}
+    for name, cells in zip(names, zip(*rows, strict=True), strict=True):
+        if name == text_column:
+            texts = [cell.strip() or None for cell in cells]
+            whole = "".join(cells)
+            odd = '"' in whole or not whole.isprintable() or any(map(_NO_NAME.fullmatch, cells))
+            if odd or not any(texts):
+                return None
+            columns[name] = texts
+        elif not all(map(_SHORT_DECIMAL.fullmatch, cells)):
+            return None
+        elif all(cells) and "." not in "".join(cells):
+            columns[name] = np.array([int(cell) for cell in cells])
+        else:
+            columns[name] = np.array([float(cell or "nan") for cell in cells])
+    return Frame.of(columns)
+
+
+def _parse_csv(path: Path, text_column: str | None, most_bytes: int, *, keep_blank: bool) -> Frame:
+    """Any table, by pandas."""
     import pandas as pd
 
     with _opened(path, most_bytes) as text:
-        header = text.readline(_LONGEST_HEADER)
-        if "\0" in header:
-            raise TableError(f"{path}: not a text file", remedy="give a CSV or Parquet file")
-        if len(header) == _LONGEST_HEADER:
-            raise TableError(
-                f"{path}: line 1 is longer than {_LONGEST_HEADER:,} characters",
-                remedy="start with a header line",
-            )
-        separator = ";" if header.count(";") > header.count(",") else ","
-        try:
-            names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
-        except csv.Error as error:
-            raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
-        if not any(names):
-            raise TableError(f"{path}: line 1 names no columns", remedy="start with a header line")
-        _check_names(path, names)
+        names, separator = _read_header(path, text)
         try:
             with _WARNING, warnings.catch_warnings():
                 # pandas cuts lines that are all too long, and only warns
@@ -241,7 +313,7 @@ def _read_csv(
     last = frame[names[-1]]
     if (last.isna() | (last == "")).any():  # empty, or not there: pandas does not tell them apart
         _refuse_ragged(path, len(names), separator, most_bytes)
-    return frame
+    return from_pandas(frame)
 
 
 def _refuse_ragged(path: Path, width: int, separator: str, most_bytes: int) -> None:

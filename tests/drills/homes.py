@@ -47,7 +47,8 @@ def warm() -> None:
     """Import all that a command may need, so that a fork reads no file that is not its own."""
     modules = [module.name for module in pkgutil.iter_modules(wine_drift.__path__)]
     modules.remove("__main__")
-    for name in (*(f"wine_drift.{module}" for module in modules), *WARM):
+    heavy = ("lightgbm", "sklearn.model_selection", "pyarrow.pandas_compat")
+    for name in (*(f"wine_drift.{module}" for module in modules), *WARM, *heavy):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a fork that collects garbage would copy all of it
