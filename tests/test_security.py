@@ -1042,7 +1042,7 @@ def test_an_audit_without_its_program_is_none(
 
 
 def test_the_bill_of_materials_is_complete(tmp_path: Path) -> None:
-    """Whatever a run that trains has loaded from elsewhere is on it; the tools of development are not."""
+    """Whatever a run that trains has loaded is on it; the tools of development are not."""
     path = tmp_path / "dist" / "sbom.json"
     done = started([sys.executable, str(CI / "sbom.py"), str(path)])
     assert done.returncode == 0, done.stderr
