@@ -158,6 +158,7 @@ BAD: dict[str, tuple[str, bytes]] = {
     "not zip": ("t.zip", SEMICOLONS),
     "zip, empty file": ("t.zip", b""),
     "zip, truncated": ("t.zip", ZIPPED[:-30]),
+    "zip, a member before its begin": ("t.zip", ZIPPED[:-6] + b"\xff" + ZIPPED[-5:]),
     "zip, damaged": ("t.zip", ZIPPED[:40] + b"\xff\xff\xff" + ZIPPED[43:]),
     "zip, encrypted": ("t.zip", encrypted(ZIPPED)),
     "zip, unknown method": ("t.zip", unknown_method(ZIPPED)),
@@ -249,6 +250,7 @@ def test_bad_file(name: str, content: bytes) -> None:
     """A file that holds no table is an error that names the file and says what to do."""
     with pytest.raises(TableError) as caught:
         read(write(name, content))
+    assert type(caught.value) is TableError  # it would wait in the inbox, and block it
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
     assert caught.value.remedy

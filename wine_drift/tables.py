@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 import re
 import resource
 import stat
@@ -20,6 +21,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -171,7 +173,17 @@ class _Counted(io.BufferedIOBase):
 
 
 class _Careful(io.FileIO):
-    """A zip file of which nothing is read in large pieces."""
+    """A zip file of which nothing is read in large pieces, nor beyond its ends."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place, which a damaged list of members may name."""
+        if whence == io.SEEK_SET and not 0 <= offset <= self._size:
+            raise zipfile.BadZipFile(f"there is nothing at byte {offset:,}")
+        return super().seek(offset, whence)
+
+    @cached_property
+    def _size(self) -> int:
+        return os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next bytes."""
