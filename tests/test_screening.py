@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wine_drift import rows
 from wine_drift.errors import BadBatch
 from wine_drift.frame import Frame
 from wine_drift.schema import FAULTS, Schema, parse_schema
@@ -299,6 +300,32 @@ def test_an_infinite_label_is_bad_without_a_range_too() -> None:
 def test_duplicates(rows: list[dict[str, Any]], found: list[str]) -> None:
     """A good row that equals an earlier good one, label included, is set aside."""
     assert verdicts(screen_rows({"x": 5}, *rows)) == ["ok", *found]
+
+
+NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.5, np.inf])
+SAME_PATCH = [HealthCheck.function_scoped_fixture]
+
+
+@pytest.mark.parametrize("keys", [rows._keys, lambda rows: np.zeros(len(rows), np.uint64)])
+@settings(max_examples=200, deadline=None, suppress_health_check=SAME_PATCH)
+@given(table=st.lists(st.tuples(NUMBERS, NUMBERS), max_size=9))
+def test_equal_rows_are_found_whatever_their_keys(
+    monkeypatch: pytest.MonkeyPatch, keys: Any, table: list[tuple[float, ...]]
+) -> None:
+    """Keys only save comparisons: also when all rows have the same one, equal rows are found."""
+    monkeypatch.setattr(rows, "_keys", keys)
+    matrix = np.array(table).reshape(-1, 2)
+    told = [table[k] in table[:k] for k in range(len(table))]
+    assert rows.repeats(matrix).tolist() == told
+    for cut in range(len(table)):
+        found = [row in table[cut:] for row in table[:cut]]
+        assert rows.among(matrix[:cut], matrix[cut:]).tolist() == found
+
+
+def test_keys_hardly_ever_meet() -> None:
+    """A million different rows of a coarse grid have a million different keys."""
+    grid = np.stack(np.meshgrid(*[np.arange(100) / 10] * 3), axis=-1).reshape(-1, 3)
+    assert len(np.unique(rows._keys(grid))) == len(grid)
 
 
 def test_duplicates_are_kept_where_the_schema_says_so() -> None:

@@ -56,11 +56,11 @@ class LabelledRows:
         [False, True]
         """
         ours, theirs = (np.column_stack([r.features, r.positive]) for r in (self, other))
-        return _among(ours, theirs)
+        return among(ours, theirs)
 
     def like(self, other: LabelledRows) -> NDArray[np.bool_]:
         """Rows with the features of a row of another set, whatever the answer, shape (n_rows,)."""
-        return _among(self.features, other.features)
+        return among(self.features, other.features)
 
     def distinct(self) -> LabelledRows:
         """One row for each set of features and answer, the one that came last.
@@ -170,9 +170,39 @@ def concatenate(parts: Iterable[LabelledRows], n_features: int) -> LabelledRows:
     )
 
 
-def _among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+def among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Rows that another set holds too, (n_rows,); both without NaN.
+
+    >>> among(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[3.0, 4.0]])).tolist()
+    [False, True]
+    """
+    found = np.isin(_keys(rows), _keys(others))
     for column in range(rows.shape[1]):  # sorting only those that can be the same: far fewer
-        others = others[np.isin(others[:, column], rows[:, column])]
-    _, numbers = np.unique(np.concatenate([rows, others]), axis=0, return_inverse=True)
-    numbers = np.asarray(numbers).ravel()
-    return np.isin(numbers[: len(rows)], numbers[len(rows) :])
+        others = others[np.isin(others[:, column], rows[found, column])]
+    _, numbers = np.unique(np.concatenate([rows[found], others]), axis=0, return_inverse=True)
+    numbers, n_found = np.asarray(numbers).ravel(), int(found.sum())
+    found[found] = np.isin(numbers[:n_found], numbers[n_found:])
+    return found
+
+
+def repeats(rows: Floats) -> NDArray[np.bool_]:
+    """Rows that equal an earlier one, (n_rows,); without NaN.
+
+    >>> repeats(np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 2.0]])).tolist()
+    [False, False, True]
+    """
+    _, numbers, times = np.unique(_keys(rows), return_inverse=True, return_counts=True)
+    found = times[numbers] > 1
+    _, first = np.unique(rows[found], axis=0, return_index=True)
+    found[np.flatnonzero(found)[first]] = False
+    return found
+
+
+def _keys(rows: Floats) -> NDArray[np.uint64]:
+    """A number for each row, equal for equal rows, and hardly ever for others."""
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    for column in range(rows.shape[1]):
+        bits = (rows[:, column] + 0.0).view(np.uint64)  # + 0.0: -0 is 0
+        keys = (keys ^ bits) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
+        keys ^= keys >> np.uint64(32)
+    return keys

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wine_drift.errors import BadBatch
 from wine_drift.frame import Column, Frame
 from wine_drift.profile import Floats
+from wine_drift.rows import among, repeats
 from wine_drift.schema import FAULTS, Schema
 
 ACCEPTED = -1
@@ -172,16 +173,14 @@ def _repeats(rows: Floats, fault: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Accepted rows that equal an earlier accepted row, or in all but a label that is missing."""
     accepted = np.flatnonzero(fault == ACCEPTED)
     comparable = np.nan_to_num(rows[accepted], nan=-np.inf)  # no label equals no label
-    _, first = np.unique(comparable, axis=0, return_index=True)
-    repeats = np.ones(len(rows), dtype=bool)
-    repeats[accepted[first]] = False
-    repeats[fault != ACCEPTED] = False
+    again = repeats(comparable)
     # the same row once with its label and once without: the label is known
-    _, wines = np.unique(comparable[:, :-1], axis=0, return_inverse=True)
     labelled = np.isfinite(comparable[:, -1])
-    wines = np.asarray(wines).ravel()
-    repeats[accepted[~labelled & np.isin(wines, wines[labelled])]] = True
-    return repeats
+    features = comparable[:, :-1]
+    again[~labelled] |= among(features[~labelled], features[labelled])
+    found = np.zeros(len(rows), dtype=bool)
+    found[accepted[again]] = True
+    return found
 
 
 def row_names(frame: Frame, column: str | None) -> tuple[str, ...]:

@@ -270,11 +270,13 @@ def _read_plain(
     body: str, names: list[str], separator: str, text_column: str | None
 ) -> Frame | None:
     """What pandas would read of a small table of short decimals; None of any other."""
+    if len(body) > _SMALL:
+        return None
     rows = [line.split(separator) for line in body.replace("\r\n", "\n").split("\n")]
     if rows[-1] == [""]:
         rows.pop()
     is_regular = len(names) > 1 and all(len(row) == len(names) for row in rows)
-    if not (rows and is_regular and len(body) <= _SMALL):
+    if not (rows and is_regular):
         return None
     columns: dict[str, Sequence[object] | NDArray[Any]] = {}
     for name, cells in zip(names, zip(*rows, strict=True), strict=True):

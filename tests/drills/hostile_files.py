@@ -17,6 +17,7 @@ import lzma
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -225,7 +226,8 @@ def any_text(rng: random.Random, good: bytes) -> bytes:
 def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip file."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w", method) as archive:
+        warnings.simplefilter("ignore")  # a name that is there twice
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content, method)
     return out.getvalue()
