@@ -7,13 +7,17 @@ BATCHES ?= 8
 DEMO_HOME ?= .demo
 DEMO_DAYS ?= 91
 INSTALLED := $(VENV)/.installed
+PYTHONS ?= 3.11 3.12 3.13
+CORE_TESTS := $(patsubst %,tests/test_%.py,api bins causes counted detector drift evidence faults forest gate \
+	measures outcomes policy run schema screening simulate tables) wine_drift
 AUDITOR := $(VENV)/audit/bin/pip-audit
 COMPOSE := docker compose -f compose/compose.yaml
 SECRET := compose/secrets/grafana_admin_password
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo stack-local test test-faults soak cron-drill lint format audit sbom figures dashboards \
-	clean docker compose-up compose-down compose-logs compose-smoke compose-config compose-drill
+.PHONY: help run demo stack-local test test-core test-lowest versions test-faults soak cron-drill bench bench-quick \
+	lint format audit sbom dist docs figures \
+	dashboards clean docker compose-up compose-down compose-logs compose-smoke compose-config compose-drill
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +43,12 @@ test-faults: $(INSTALLED)  ## break things on purpose, thousands of times, and c
 cron-drill: $(INSTALLED)  ## the shipped crontab under Debian's cron, as root or with sudo (6 minutes)
 	@$(BIN)/python tests/stack/cron_drill.py
 
+bench: $(INSTALLED)  ## time and memory beside the least that does the work, and four other packages (half an hour)
+	@$(BIN)/python tests/benchmarks/speed.py
+
+bench-quick: $(INSTALLED)  ## the same without the others and the large batches (under two minutes)
+	@$(BIN)/python tests/benchmarks/speed.py --quick
+
 lint: $(INSTALLED)  ## formatter, linter, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,6 +63,28 @@ audit: $(INSTALLED) $(AUDITOR)  ## look for known holes in what is installed; AU
 
 sbom: $(INSTALLED)  ## list what the program needs at run time, as CycloneDX, in dist/sbom.json
 	@$(BIN)/python .ci/sbom.py dist/sbom.json
+
+dist: $(INSTALLED)  ## build wheel and sdist into dist/, the wheel from the sdist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+versions:  ## run the tests of the core on Python 3.11 to 3.13, and with the oldest packages (half an hour)
+	@for each in $(PYTHONS); do \
+		$(MAKE) --no-print-directory test-core PYTHON=python$$each VENV=.venv/$$each || exit; \
+	done
+	@$(MAKE) --no-print-directory test-lowest PYTHON=python$(firstword $(PYTHONS)) VENV=.venv/lowest
+
+test-core: $(INSTALLED)
+	$(BIN)/python -m pytest $(CORE_TESTS)
+
+# the lower bounds of setup.cfg; pip itself only knows the newest
+test-lowest: $(INSTALLED)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct --editable '.[dev]'
+	$(BIN)/python -m pytest $(CORE_TESTS)
+
+docs: $(INSTALLED)  ## make a site of docs/, in build/site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env docs build/site
+	@echo "open build/site/index.html"
 
 figures: $(INSTALLED)  ## measure the simulated table's figures again (needs WINE_DRIFT_DATA)
 	$(BIN)/python tests/measure_figures.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -11,15 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import database
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from prometheus_client.parser import text_string_to_metric_families
+from trouble import Missing
 
 from wine_drift.rows import ScoredRows
 
 collect_ignore = ["drills/hostile_atheris.py"]  # a program for where atheris is installed
 _TABLE = os.environ.get("WINE_DRIFT_DATA")
+_NUMBERS = itertools.count(1)  # of schemas
 # What a shell starts in the background takes no notice of Ctrl-C, nor do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,7 +37,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         if name.startswith("WINE_DRIFT_") and name != "WINE_DRIFT_REQUIRE_STACK":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    before = {*os.environ}
     yield
+    for name in {*os.environ} - before:  # what a command sets for its own process
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +61,25 @@ def white_wine_csv(red_wine_csv: Path) -> Path:
     if not path.is_file():
         pytest.skip("needs winequality-white.csv beside the red-wine table")
     return path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[database.Database]:
+    """A running PostgreSQL: .make(schema) .address(schema) .ask(query) .stop() .start()."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(database.running())
+        except Missing as missing:
+            if os.environ.get("WINE_DRIFT_REQUIRE_STACK") == "1":
+                pytest.fail(str(missing))
+            pytest.skip(str(missing))
+        yield found
+
+
+@pytest.fixture
+def address(server: database.Database) -> str:
+    """Address of an empty schema in PostgreSQL, for one test."""
+    return server.make(f"t{next(_NUMBERS)}")
 
 
 @pytest.fixture
@@ -79,6 +107,22 @@ def trained_home(red_wine_csv: Path, tmp_path_factory: pytest.TempPathFactory) -
             patch.delenv(name)
         patch.chdir(folder)
         _cli("run-batch", "--home", folder / "home", "--data", red_wine_csv)
+    return folder / "home"
+
+
+@pytest.fixture(scope="session")
+def drifted_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of three healthy batches, two that drifted and a refused one; not to be written to."""
+    folder = tmp_path_factory.mktemp("drifted")
+    drift = ("--source", "simulated", "--scenario", "switch@3", "--rounds", 20, "--threads", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WINE_DRIFT_")]:
+            patch.delenv(name)
+        patch.chdir(folder)
+        for _ in range(5):
+            _cli("run-batch", "--home", folder / "home", *drift)
+        Path("bad.csv").write_text("a;b\n1;2\n")
+        _cli("run-batch", "bad.csv", "--home", folder / "home", code=3)
     return folder / "home"
 
 
@@ -113,6 +157,50 @@ def wines(red_wine_csv: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def parts(red_wine_csv: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a batch in six files, and as one: `parts("csv")` gives the folder of the files.
+
+    With faults of all kinds, repeats near and far, and labels here and there; what Spark leaves
+    beside them is there, too. `parts("csv", times=9)` has so many times as many rows.
+    """
+
+    def write(kind: str, *, times: int = 1) -> Path:
+        whole = pd.read_csv(red_wine_csv, sep=";", dtype=str).iloc[800:]
+        copies = [
+            whole.assign(alcohol=whole["alcohol"] + "0" * (k > 0) + "1" * k) for k in range(times)
+        ]
+        whole = pd.concat([*copies, whole.sample(90, random_state=2)], ignore_index=True)
+        chosen = np.random.default_rng(1).choice(len(whole), len(whole) // 3, replace=False)
+        whole.loc[chosen, "quality"] = None
+        whole.loc[5, "pH"], whole.loc[400, "alcohol"], whole.loc[701, "density"] = (
+            "acid",
+            None,
+            "1e9",
+        )
+        if kind == "parquet":
+            numbers = [name for name in whole if name != "pH"]
+            whole = whole.astype(dict.fromkeys(numbers, float))
+        folder = tmp_path / f"parts-{kind}"
+        folder.mkdir()
+
+        def put(rows: pd.DataFrame, name: str, to: Path = folder) -> None:
+            if kind == "parquet":
+                rows.to_parquet(to / f"{name}.parquet")
+            else:
+                rows.to_csv(to / f"{name}.csv", sep=";", index=False)
+
+        put(whole, "whole", tmp_path)
+        for k, rows in enumerate(np.array_split(np.arange(len(whole)), 6)):
+            put(whole.iloc[rows], f"part-{k}")
+        put(whole.iloc[:0], "part-7")
+        for name in ("_SUCCESS", ".part-0.csv.crc", "_part-8.csv"):
+            (folder / name).write_text("no rows\n")
+        return folder
+
+    return write
+
+
+@pytest.fixture
 def samples() -> Callable[[str], dict[tuple[str, ...], float]]:
     """Read exposition text: name and label values in order of their names -> value."""
     return _samples
@@ -125,8 +213,11 @@ def published() -> Callable[[Path], dict[tuple[str, ...], float]]:
 
 
 @pytest.fixture
-def kept() -> Callable[[Path], dict[str, Any]]:
-    """Collect all that a home keeps, times apart: ledger, models, other files, metrics."""
+def kept() -> Callable[..., dict[str, Any]]:
+    """Collect all that a home keeps, times apart: ledger, models, other files, metrics.
+
+    `kept(home, address)` for one whose ledger is in PostgreSQL.
+    """
     return _kept
 
 
@@ -159,8 +250,12 @@ def _samples(text: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-def _published(home: Path) -> dict[tuple[str, ...], float]:
-    text = _cli("metrics", "--home", home).stdout.replace('pipeline="red_wine",', "")
+def _published(home: Path, address: str | None = None) -> dict[tuple[str, ...], float]:
+    with pytest.MonkeyPatch.context() as patch:
+        if address is not None:
+            patch.setenv("WINE_DRIFT_LEDGER", address)
+        text = _cli("metrics", "--home", home).stdout
+    text = text.replace('pipeline="red_wine",', "")
     text = text.replace(',pipeline="red_wine"', "").replace('{pipeline="red_wine"}', "")
     times = re.compile(r"_(timestamp_seconds|duration_seconds|max_rss_bytes)$")
     return {key: value for key, value in _samples(text).items() if not times.search(key[0])}
@@ -171,16 +266,17 @@ def _plain(rows: ScoredRows) -> dict[str, Any]:
     return {name: str(np.asarray(part).tolist()) for name, part in vars(rows).items()}
 
 
-def _kept(home: Path) -> dict[str, Any]:
+def _kept(home: Path, address: str | None = None) -> dict[str, Any]:
     from wine_drift.ledger import Ledger
 
     def untimed(manifest: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in manifest.items() if key != "trained_at"}
 
-    with Ledger.open(home, read_only=True) as ledger:
+    with Ledger.open(home, address, read_only=True) as ledger:
         versions = ledger.versions()
         champion = ledger.champion()
         rows = ledger.labelled_rows(len(champion["features"]), after=0) if champion else None
+        shards = ledger.shards()
         learnt = {manifest["version"]: ledger.learnt(manifest["version"]) for manifest in versions}
         change, swapped, pruned = ledger.change(), ledger.champion_since(), ledger.pruned()
         states = [ledger.detector(manifest["version"]) for manifest in versions]
@@ -198,7 +294,8 @@ def _kept(home: Path) -> dict[str, Any]:
         "versions": [untimed(manifest) for manifest in versions],
         "champion": champion and champion["version"],
         "detectors": states,
-        "rows": rows and (rows.features.tolist(), rows.positive.tolist(), rows.sequence.tolist()),
+        "rows": None if rows is None else [part.tolist() for part in vars(rows).values()],
+        "shards": shards,
         "learnt": learnt,
         "change": change,
         "swapped": swapped,
@@ -217,5 +314,5 @@ def _kept(home: Path) -> dict[str, Any]:
             for path in paths
             if path.name not in apart
         },
-        "metrics": _published(home),
+        "metrics": _published(home, address),
     }

@@ -15,6 +15,7 @@ from scipy.stats import ks_2samp
 from wine_drift.dataset import load_schema
 from wine_drift.explanation import ranked
 from wine_drift.ledger import Ledger
+from wine_drift.model import read_version
 
 Cli = Callable[..., Result]
 Record = Callable[..., dict[str, Any]]
@@ -186,7 +187,26 @@ def test_explain(cli: Cli, record: Record, home: Path, batch: Callable[..., Path
     assert sum(column["reliance"] or 0 for column in columns) == pytest.approx(1)
     assert cli("explain", done["batch"]["sequence"], "--home", home).stdout == text
     refused = cli("explain", 99, "--home", home, code=2)
-    assert "no processed batch 99" in refused.stderr and "status" in refused.stderr
+    assert "no processed batch 99" in refused.stderr and "history list" in refused.stderr
+
+
+def test_a_drifted_column_is_counted(
+    record: Record, home: Path, batch: Callable[..., Path]
+) -> None:
+    """The record holds its histogram in the bins of the reference, and none of the others."""
+    path = batch(alcohol=lambda x: x + 0.9)
+    done = record("run-batch", path, "--home", home, "--retrain", "never")
+    counts = {each["name"]: each["counts"] for each in done["drift"]["features"]}
+    drifted = {each["name"] for each in done["drift"]["features"] if each["drifted"]}
+    assert "alcohol" in drifted
+    assert {name for name, found in counts.items() if found is not None} == drifted
+    with Ledger.open(home, read_only=True) as ledger:
+        reference = read_version(home / "models", ledger.champion() or {}).reference
+    edges = reference.edges[reference.columns.index("alcohol")]
+    assert len(edges) >= 10  # else the bins would be the even ones
+    values = pd.read_csv(path, sep=";").drop_duplicates()["alcohol"]
+    expected = pd.cut(values, [-np.inf, *edges, np.inf], right=True).value_counts(sort=False)
+    assert counts["alcohol"] == [*expected, *[0] * (20 - len(expected))]
 
 
 def test_faulty_small_batches_are_not_learnt_from(

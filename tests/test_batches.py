@@ -30,11 +30,11 @@ from wine_drift.batches import (
     stream_order,
     waiting,
 )
+from wine_drift.bins import Floats
 from wine_drift.dataset import load_schema
 from wine_drift.errors import AlreadyRunning, SettingsError
 from wine_drift.frame import Frame
 from wine_drift.locking import locked
-from wine_drift.profile import Floats
 from wine_drift.screening import screen
 from wine_drift.settings import load_settings
 from wine_drift.supply import Table, advance

@@ -35,12 +35,15 @@ DASHBOARDS = ROOT / "dashboards"
 TARGETS = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 LASTING = ("scheduler", "pushgateway", "prometheus", "alertmanager", "grafana")
 ONCE = ("run-batch", "demo", "backfill", "backfilled")
+CLUSTER = ("dask-scheduler", "dask-worker")
 STATE = {
     **dict.fromkeys(("scheduler", "run-batch", "demo", "backfilled"), "/var/lib/wine-drift"),
     **dict.fromkeys(("prometheus", "backfill"), "/prometheus"),
     "pushgateway": "/pushgateway",
     "alertmanager": "/alertmanager",
     "grafana": "/var/lib/grafana",
+    "dask-worker": "/scratch",
+    "dask-scheduler": None,
 }
 
 
@@ -82,25 +85,25 @@ def stack() -> dict[str, dict[str, Any]]:
     return services()
 
 
-@pytest.mark.parametrize("profiles", ["", "demo", "oneshot", "demo,oneshot", "*"])
+@pytest.mark.parametrize("profiles", ["", "demo", "oneshot", "cluster", "demo,oneshot", "*"])
 def test_compose_accepts_the_file(profiles: str) -> None:
     """With every profile the file is right and its variables are set, without a secret too."""
     done = compose("config", "--quiet", COMPOSE_PROFILES=profiles)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("profile", ["", "demo", "oneshot"])
+@pytest.mark.parametrize("profile", ["", "demo", "oneshot", "cluster"])
 def test_profiles(profile: str) -> None:
     """The demo is what a first start shows; without profiles there are the five that stay."""
     done = compose("config", "--services", COMPOSE_PROFILES=profile)
-    more = {"": (), "demo": ("demo", "backfill", "backfilled"), "oneshot": ("run-batch",)}[profile]
-    assert sorted(done.stdout.split()) == sorted((*LASTING, *more))
+    more = {"": (), "demo": ("demo", "backfill", "backfilled"), "oneshot": ("run-batch",)}
+    assert sorted(done.stdout.split()) == sorted((*LASTING, *more.get(profile, CLUSTER)))
     assert ENV["COMPOSE_PROFILES"] == "demo"
 
 
 def test_every_service_is_known_here(stack: dict[str, dict[str, Any]]) -> None:
     """A service that is added is added to these checks."""
-    assert sorted(stack) == sorted((*LASTING, *ONCE))
+    assert sorted(stack) == sorted((*LASTING, *ONCE, *CLUSTER))
 
 
 def test_the_dockerfile_is_clean() -> None:
@@ -146,13 +149,36 @@ def test_nobody_outside_reaches_the_gateway(stack: dict[str, dict[str, Any]]) ->
         "grafana",
     }
     assert networks.pop("prometheus") == ["monitor", "push"]
+    assert networks.pop("run-batch") == ["cluster", "push"]
     assert networks.pop("backfill") == []
-    alone = {"pushgateway", "scheduler", "run-batch", "demo", "backfilled"}
+    alone = {"pushgateway", "scheduler", "demo", "backfilled"}
     assert {name for name, on in networks.items() if on == ["push"]} == alone
     assert stack["backfill"]["network_mode"] == "none"
 
 
-@pytest.mark.parametrize("name", [*LASTING, *ONCE])
+def test_the_cluster_is_reached_by_run_batch_alone(stack: dict[str, dict[str, Any]]) -> None:
+    """What a scheduler or a worker of Dask is sent can be code."""
+    done = compose("--profile", "*", "config", "--format", "json")
+    assert json.loads(done.stdout)["networks"]["cluster"]["internal"] is True
+    on = {name for name, each in stack.items() if "cluster" in each.get("networks", ())}
+    assert on == {*CLUSTER, "run-batch"}
+    for name in CLUSTER:
+        assert "ports" not in stack[name] and list(stack[name]["networks"]) == ["cluster"]
+        assert "--dashboard-address=127.0.0.1:8787" in stack[name]["entrypoint"]
+    # the image's volume for a home would be made anew, writable, and be left behind
+    assert "/var/lib/wine-drift:ro" in stack["dask-scheduler"]["tmpfs"]
+    worker = stack["dask-worker"]
+    assert worker["deploy"]["replicas"] == 2
+    assert "tcp://dask-scheduler:8786" in worker["entrypoint"]
+    assert "--memory-limit=1.0" in worker["entrypoint"]  # a share, of what the container has
+    assert worker["environment"]["DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE"] == "False"
+    # files of a batch, and rows to train on, are where run-batch has them
+    targets = {volume["target"]: volume for volume in worker["volumes"]}
+    assert targets.keys() == {"/inbox", "/scratch", "/var/lib/wine-drift"}
+    assert all(targets[each]["read_only"] is True for each in ("/inbox", "/var/lib/wine-drift"))
+
+
+@pytest.mark.parametrize("name", [*LASTING, *ONCE, *CLUSTER])
 def test_hardened(name: str, stack: dict[str, dict[str, Any]]) -> None:
     """Nothing can be written but state and scratch, no right is had or gained, all has a limit."""
     service = stack[name]
@@ -165,21 +191,24 @@ def test_hardened(name: str, stack: dict[str, dict[str, Any]]) -> None:
     assert service["pids_limit"] > 0
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert "user" not in service and "privileged" not in service  # the images' own users are plain
-    for volume in service["volumes"]:
+    volumes = service.get("volumes", ())
+    for volume in volumes:
         if volume["type"] == "bind":
             assert volume["read_only"] is True and Path(volume["source"]).is_dir()
-    (state,) = (v for v in service["volumes"] if v["target"] == STATE[name])
-    assert state["type"] == "volume"
+    state = [v["type"] for v in volumes if v["target"] == STATE[name]]
+    assert state == (["volume"] if STATE[name] else [])
 
 
-@pytest.mark.parametrize("name", LASTING)
+@pytest.mark.parametrize("name", [*LASTING, *CLUSTER])
 def test_what_stays_is_watched(name: str, stack: dict[str, dict[str, Any]]) -> None:
     """It starts again by itself, and a health check asks it without a shell, over IPv4."""
     service = stack[name]
     assert service["restart"] == "unless-stopped"
     program, *words = service["healthcheck"]["test"]
     assert program == "CMD"
-    if name != "scheduler":
+    if name in CLUSTER:
+        assert words[:2] == ["python", "-c"] and "//127.0.0.1:8787/health" in words[2]
+    elif name != "scheduler":
         assert words[0] == "wget" and words[-1].startswith("http://127.0.0.1:")
         ports = [port["target"] for port in service.get("ports", ())]
         assert urlsplit(words[-1]).port in (ports or [9091])

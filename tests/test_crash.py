@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from test_shards import SCHEMA, table
 
 Cli = Callable[..., Result]
 Kept = Callable[[Path], dict[str, Any]]
@@ -64,7 +65,7 @@ with Ledger.open(pathlib.Path(sys.argv[1])) as ledger:
     ledger.commit_batch(commit, Bounds(100, 100, 100))
 """
 
-SET_ASIDE = "wine_drift.batches:keep_rows"
+SET_ASIDE = "wine_drift.gathering:Gatherer.finish"  # rows that were set aside are written
 COMMIT = "wine_drift.ledger:Ledger.commit_batch"
 IN_COMMIT = "wine_drift.ledger:Ledger._finish"  # the last statement but COMMIT
 PREPARE = "wine_drift.ledger:Ledger._prepare"  # before it, the file is there and empty
@@ -80,6 +81,8 @@ WRITE_VERSION = "wine_drift.champion:write_version"
 RENAME_VERSION = "wine_drift.shelf:write_folder"
 IN_COMMIT_LABELS = "wine_drift.ledger:Ledger._change"  # of what a commit writes, nearly the last
 FIRST_CHAMPION = "wine_drift.ledger:Ledger.commit_champion"
+WRITE_SHARD = "wine_drift.shards:write_shard"
+REMOVE_SHARDS = "wine_drift.home:remove_shards"
 
 
 @pytest.fixture(scope="module")
@@ -463,3 +466,68 @@ def test_lock_does_not_outlive_its_holder(
     arguments = ("run-batch", "--home", home, "--data", red_wine_csv)
     kill(COMMIT, "before", *arguments)
     cli(*arguments)
+
+
+@pytest.fixture(scope="module")
+def large_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose window has files of rows, which the next batch drives out. Not to be written."""
+    from wine_drift.cli import main
+
+    place = tmp_path_factory.mktemp("large")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        (place / "made.toml").write_text(SCHEMA)
+        words = ["--home", "home", "--schema", "made.toml", "--window-rows", "80000"]
+        table("first.csv", 600, 1)
+        train = ["train", *words, "--data", "first.csv", "--rounds", "20"]
+        main(train, standalone_mode=False)
+        table("before.csv", 70_000, 2)
+        main(["run-batch", "before.csv", *words], standalone_mode=False)
+        table("after.csv", 150_000, 3)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (WRITE_SHARD, "before"),
+        (WRITE_SHARD, "after"),
+        ("wine_drift.shards:remove_shards", "after"),
+        (COMMIT, "before"),
+        (IN_COMMIT, "after"),
+        (COMMIT, "after"),
+        (PUT_AWAY, "after"),
+        (REMOVE_SHARDS, "before"),
+        (REMOVE_SHARDS, "after"),
+    ],
+)
+def test_a_batch_with_more_labelled_rows_than_the_ledger_holds(
+    cli: Cli,
+    kill: Kill,
+    kept: Kept,
+    large_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    moment: str,
+) -> None:
+    """Killed anywhere, its rows are in files once, and those that it drove out are gone."""
+    compare(
+        cli,
+        kill,
+        kept,
+        tmp_path,
+        monkeypatch,
+        home=large_home / "home",
+        files={"after.csv": (large_home / "after.csv").read_bytes()},
+        options=(
+            *("--inbox", "inbox", "--schema", large_home / "made.toml"),
+            *("--window-rows", 80_000, "--retrain", "never"),
+        ),
+        step=step,
+        moment=moment,
+    )
+    end = kept(Path("home"))
+    assert {shard.newest for shard in end["shards"]} == {2}
+    files = {name for name in end["files"] if name.startswith("models/window/")}
+    assert files == {f"models/window/{shard.name}" for shard in end["shards"]}

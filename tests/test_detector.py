@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 
+from wine_drift.bins import N_BINS, Profile, bin_numbers, count
 from wine_drift.detector import (
     DRIFT,
     MAJOR,
@@ -36,7 +37,7 @@ from wine_drift.detector import (
 )
 from wine_drift.drift import WINDOW_DECAY, severity
 from wine_drift.evidence import STRENGTHS, Evidence, log_e_of_p, log_e_of_shift
-from wine_drift.measurement import Measurement, measure
+from wine_drift.measurement import Measurement, measure, tally
 from wine_drift.outcomes import (
     N_SCORE_BINS,
     SCORES,
@@ -47,7 +48,6 @@ from wine_drift.outcomes import (
     log_losses,
     mean_log_loss,
 )
-from wine_drift.profile import N_BINS, Profile, bin_numbers, count
 from wine_drift.reference import Reference, build_reference
 from wine_drift.schema import parse_schema
 from wine_drift.screening import Screened, screen
@@ -677,10 +677,8 @@ def measured(frame: pd.DataFrame, reference: Reference, detector: Detector) -> M
     """Measure a batch as a run does."""
     screened: Screened = screen(from_pandas(frame[["a", "b", "y"]]), SCHEMA)
     scores = np.where(screened.accepted, frame["score"], np.nan)
-    options: Any = {"cut": 0.5, "max_set_aside": 0.2}
-    return measure(
-        screened, scores, SCHEMA, reference, detector, LIMITS, **({"sequence": 1} | options)
-    )
+    counted = tally(screened, scores, SCHEMA, reference, cut=0.5)
+    return measure(counted, reference, detector, LIMITS, sequence=1, max_set_aside=0.2)
 
 
 def pieces(frame: pd.DataFrame, size: int) -> list[pd.DataFrame]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from wine_drift import errors, report
+from wine_drift import errors, wording
 from wine_drift.cli import main
 from wine_drift.exposition import COUNTERS, GAUGES, LEGACY
 from wine_drift.settings import SCENARIOS, specification
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TOP = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("*.md")}
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
@@ -82,12 +85,50 @@ def test_every_scenario_and_reason_is_told() -> None:
     """Scenarios stand in the README, reason codes in the description of the record."""
     for scenario in SCENARIOS:
         assert f"`{scenario}`" in README
-    for reason in report.REASONS:
+    for reason in wording.REASONS:
         assert f"`{reason}`" in PAGES["record.md"]
 
 
 def test_links_lead_somewhere() -> None:
-    """Each relative link in README and docs names a file that is there."""
-    for folder, text in [(ROOT, README), *((ROOT / "docs", page) for page in PAGES.values())]:
+    """Each relative link in README, its neighbours and docs names a file that is there."""
+    pages = [(ROOT, page) for page in TOP.values()]
+    for folder, text in [*pages, *((ROOT / "docs", page) for page in PAGES.values())]:
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (folder / target).exists(), target
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    """Nothing is written that nobody finds; the site has a first page of its own."""
+    told = set(re.findall(r"\]\(([^)#:]+)\)", README))
+    pages = {*TOP, *(f"docs/{name}" for name in PAGES)} - {"README.md", "docs/index.md"}
+    assert pages <= told
+
+
+def test_every_target_of_make_that_is_told_is_there() -> None:
+    """`make something` in any page is a target of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    text = "\n".join([*TOP.values(), *PAGES.values()])
+    told = re.findall(
+        r"(?:^|`)make ((?:[a-z]+(?:-[a-z]+)* ?)+)(?:$|`|  )", text, flags=re.MULTILINE
+    )
+    named = {word for words in told for word in words.split()}
+    assert {"run", "test", "versions", "dist", "lint"} <= named <= targets
+
+
+def test_the_russian_readme_shows_the_same_output() -> None:
+    """What the program prints is the same in both, and so are the version of Python and links."""
+    (shown,) = re.findall(r"```text\n(.*?)```", TOP["README.ru.md"], flags=re.DOTALL)
+    assert set(shown.splitlines()) <= set(README.splitlines())
+    assert "Python 3.11" in TOP["README.ru.md"] and "](README.md)" in TOP["README.ru.md"]
+
+
+def test_the_site(tmp_path: Path) -> None:
+    """It is built without a warning, has every page, and fetches nothing from elsewhere."""
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
+    done = subprocess.run([*command, ROOT / "docs", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in PAGES:
+        page = (tmp_path / name).with_suffix(".html").read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:link|script|img|iframe)\b[^>]*?(?:href|src)=\"([^\"]*)", page)
+        assert loaded and not [address for address in loaded if "//" in address]

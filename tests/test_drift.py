@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from wine_drift.bins import N_BINS, Profile, bin_numbers, count
 from wine_drift.detector import Detector, Limits, judge_drift, no_drift_evidence
 from wine_drift.drift import (
     BETS,
@@ -31,7 +32,6 @@ from wine_drift.drift import (
     severity,
 )
 from wine_drift.evidence import Evidence
-from wine_drift.profile import N_BINS, Profile, bin_numbers, count
 from wine_drift.reference import Reference, build_reference
 
 GOLDEN = Path(__file__).parent / "golden" / "drift.json"

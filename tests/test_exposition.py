@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from wine_drift.exposition import COUNTERS, GAUGES, LEGACY, Snapshot, exposition
+from wine_drift.exposition import COUNTERS, GAUGES, LEGACY, exposition
+from wine_drift.snapshot import Snapshot
 
 
 def test_counters_are_there_from_the_first_push() -> None:

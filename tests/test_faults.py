@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from wine_drift.bins import Floats, bin_edges, count
 from wine_drift.dataset import load_schema
 from wine_drift.drift import run_tests
 from wine_drift.faults import Fault, Traits, count_traits, find_faults
-from wine_drift.profile import Floats, bin_edges, count
 from wine_drift.reference import Reference, Summary, build_reference
 from wine_drift.schema import SOURCE_FAULTS
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from wine_drift import forest
+from wine_drift.bins import Floats
 from wine_drift.forest import Forest, read_forest
 from wine_drift.model import ALGORITHM, MASKS, compared_model, read_model, refit, train
-from wine_drift.profile import Floats
 from wine_drift.rows import LabelledRows
+from wine_drift.trees import check_trees
 
 N_FEATURES = 5
 ZERO = float(np.float32(1e-35))  # thresholds that part 0 from what lies below or above
@@ -28,14 +29,7 @@ def table(seed: int, n_rows: int = 3000, *, gaps: float = 0.0) -> tuple[Floats, 
     return features, (signal + rng.normal(size=n_rows) > 1).astype(float)
 
 
-def grown(
-    features: Floats,
-    answers: Floats,
-    rounds: int = 30,
-    *,
-    categories: bool = False,
-    **options: Any,
-) -> lightgbm.Booster:
+def grown(features: Floats, answers: Floats, rounds: int = 30, **options: Any) -> lightgbm.Booster:
     """A booster as LightGBM grows it."""
     parameters = {
         "objective": "binary",
@@ -45,9 +39,7 @@ def grown(
         **options,
     }
     used = {"feature_pre_filter": False, **parameters}
-    data = lightgbm.Dataset(
-        features, answers, params=used, categorical_feature=[0] if categories else []
-    )
+    data = lightgbm.Dataset(features, answers, params=used)
     return lightgbm.train(used, data, rounds)
 
 
@@ -105,6 +97,68 @@ def test_log_odds_are_those_of_lightgbm_to_the_last_bit(
     np.testing.assert_allclose(trees.score(rows), np.asarray(booster.predict(rows)), atol=3e-16)
 
 
+def by_category(seed: int, n_rows: int, n_categories: int) -> tuple[Floats, Floats]:
+    """The same with categories in the first and the last column, worth splits."""
+    features, _ = table(seed, n_rows)
+    rng = np.random.default_rng([seed, 1])
+    features[:, 0], features[:, -1] = (
+        rng.integers(n_categories, size=n_rows),
+        rng.integers(3, size=n_rows),
+    )
+    signal = np.sin(features[:, 0]) + features[:, 1] + (features[:, -1] == 1)
+    return features, (signal + rng.normal(size=n_rows) > 0.5).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_categories"), [(400, 2), (400, 12), (3000, 5), (3000, 40), (3000, 100)]
+)
+def test_categories(n_rows: int, n_categories: int) -> None:
+    """Of all recipes: those that were listed, one that never was, and none, score to the bit."""
+    features, answers = by_category(n_categories, n_rows, n_categories)
+    rows = LabelledRows(features, answers == 1, np.zeros(n_rows, dtype=np.int64))
+    chosen = (0, N_FEATURES - 1)
+    first = train(rows, np.ones(n_rows), rounds=40, seed=1, categorical=chosen)
+    others = (
+        train(rows, np.ones(n_rows), rounds=10, seed=2, start=first, categorical=chosen),
+        refit(first, rows, decay=0.5, categorical=chosen),
+    )
+    rng = np.random.default_rng(0)
+    hard = table(9, 5000, gaps=0.1)[0]
+    hard[:, 0] = rng.integers(n_categories + 1, size=5000)
+    hard[:, -1] = rng.integers(4, size=5000)
+    hard[rng.random(5000) < 0.1, 0] = np.nan
+    n_listed = [n_categories, *[0] * (N_FEATURES - 2), 3]
+    for model in (first, *others):
+        assert "\ncat_threshold=" in model.text
+        assert model.scoring == MASKS and model.forest is not None
+        expected = np.asarray(model.booster.predict(hard, raw_score=True))
+        np.testing.assert_array_equal(model.forest.log_odds(hard), expected)
+        check_trees(model.text, N_FEATURES, n_listed)
+
+
+def test_categories_have_no_order() -> None:
+    """However they are numbered, rows score much the same: a number is only a name."""
+    features, answers = by_category(3, 3000, 8)
+    renamed = features.copy()
+    renamed[:, 0] = np.array([5, 2, 7, 0, 4, 1, 6, 3])[features[:, 0].astype(int)]
+    scores = []
+    for each in (features, renamed):
+        rows = LabelledRows(each, answers == 1, np.zeros(3000, dtype=np.int64))
+        model = train(rows, np.ones(3000), rounds=100, seed=0, categorical=(0,))
+        scores.append(model.score(each))
+    assert np.corrcoef(*scores)[0, 1] > 0.99
+
+
+def test_a_feature_split_in_both_ways_is_left_to_lightgbm() -> None:
+    """By category in one tree and by size in another."""
+    features, answers = by_category(4, 3000, 8)
+    rows = LabelledRows(features, answers == 1, np.zeros(3000, dtype=np.int64))
+    first = train(rows, np.ones(3000), rounds=20, seed=0, categorical=(0, N_FEATURES - 1))
+    mixed = train(rows, np.ones(3000), rounds=20, seed=0, start=first)
+    assert mixed.scoring == ALGORITHM
+    np.testing.assert_array_equal(mixed.score(features), mixed.booster.predict(features))
+
+
 def test_missing_values_that_training_never_saw_count_as_zero() -> None:
     """LightGBM takes them for 0 in a feature that had none, on whichever side that is."""
     features, answers = table(1)
@@ -145,10 +199,8 @@ def test_a_tree_without_a_split_is_a_number() -> None:
     )
 
 
-def test_a_row_scores_alike_alone_in_blocks_and_in_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """However the rows are cut, and by whomever they are scored."""
+def test_a_row_scores_alike_alone_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the rows are cut."""
     trees = read(grown(*table(3, gaps=0.05)))
     rows = hard_rows(trees, 3)
     whole = trees.log_odds(rows)
@@ -157,7 +209,6 @@ def test_a_row_scores_alike_alone_in_blocks_and_in_threads(
     np.testing.assert_array_equal(trees.log_odds(np.asfortranarray(rows)), whole)
     monkeypatch.setattr(forest, "_BLOCK", 30 * 7)  # blocks of seven rows
     np.testing.assert_array_equal(trees.log_odds(rows), whole)
-    np.testing.assert_array_equal(trees.log_odds(rows, threads=3), whole)
     assert trees.log_odds(rows[:0]).shape == (0,)
 
 
@@ -167,7 +218,6 @@ def test_a_row_scores_alike_alone_in_blocks_and_in_threads(
         {"num_leaves": 65, "min_data_in_leaf": 1},
         {"linear_tree": True},
         {"zero_as_missing": True},
-        {"categories": True},
         {"objective": "regression"},
         {"objective": "binary", "sigmoid": 0.7},
         {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
@@ -177,8 +227,6 @@ def test_a_row_scores_alike_alone_in_blocks_and_in_threads(
 def test_what_is_not_covered_is_left_to_lightgbm(options: dict[str, Any]) -> None:
     """Other trees, other links, and more leaves than bits: no masks rather than wrong ones."""
     features, answers = table(4, gaps=0.05)
-    features[:, 0] = np.nan_to_num(np.abs(3 * features[:, 0])).round()
-    answers = np.where(features[:, 0] % 2, answers, 1 - answers)  # worth a split by category
     text = grown(features, answers, 5, **options).model_to_string()
     assert read_forest(text) is None
     model = compared_model(text, features)
@@ -206,8 +254,8 @@ def test_masks_that_do_not_agree_are_not_used(monkeypatch: pytest.MonkeyPatch) -
     assert compared_model(text, features).scoring == MASKS
     real = Forest.log_odds
 
-    def off(self: Forest, features: Floats, *, threads: int = 1) -> Floats:
-        found = real(self, features, threads=threads)
+    def off(self: Forest, features: Floats) -> Floats:
+        found = real(self, features)
         found[-1] = np.nextafter(found[-1], np.inf)
         return found
 

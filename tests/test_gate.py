@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from wine_drift.bins import Floats
 from wine_drift.gate import Candidate, GateReport, compare, judge
-from wine_drift.profile import Floats
-from wine_drift.quality import log_loss_per_row
+from wine_drift.measures import log_loss_per_row
 from wine_drift.recipes import Training, scratch
-from wine_drift.retraining import challenge, first_version
+from wine_drift.retraining import InHand, challenge, first_version
 from wine_drift.rows import LabelledRows
 from wine_drift.schema import parse_schema
 
@@ -315,11 +315,12 @@ def promotions(rows: LabelledRows, n_runs: int, *, parted: bool) -> int:
         if parted:
             cells = cells * (1 + 1e-9 * rng.random((200, 1)))
         stream = LabelledRows(cells, answers, np.ones(200, dtype=np.int64))
+        again = replace(how, rounds=120, seed=seed)
         attempt = challenge(
             champion,
-            stream.take(rng.permutation(200)),
+            InHand(champion, stream.take(rng.permutation(200)), schema, again, min_rows=100),
             schema,
-            replace(how, rounds=120, seed=seed),
+            again,
             recipe="scratch",
             alpha=ALPHA,
             min_rows=100,

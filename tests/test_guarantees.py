@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wine_drift.errors import FileUnreadable, StateUnreadable
 from wine_drift.ledger import Ledger
 from wine_drift.locking import locked
 from wine_drift.recipes import Training
-from wine_drift.retraining import challenge, first_version
+from wine_drift.retraining import InHand, challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema, parse_schema
 
@@ -112,7 +113,7 @@ def test_an_error_of_the_disk_is_no_fault_of_the_file(
         raise FileUnreadable(f"{path}: Input/output error", remedy="see the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "read_table", broken)
+        patch.setattr(run, "read_parts", broken)
         cli("run-batch", "--home", home, "--inbox", "inbox", code=6)
     assert path.is_file()
     assert "the last run failed" in cli("health", "--home", home, code=7).stderr
@@ -125,15 +126,14 @@ def test_a_file_that_changes_meanwhile_is_taken_again(
 ) -> None:
     """What was read must be what was claimed; else nothing is recorded."""
     path = wines("inbox/a.csv", 0, 90)
-    read = run.read_table
+    read = run.read_parts
 
     def late(source: Path, **named: Any) -> Any:
-        frame = read(source, **named)
+        yield from read(source, **named)
         wines("inbox/a.csv", 0, 100)
-        return frame
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "read_table", late)
+        patch.setattr(run, "read_parts", late)
         result = cli("run-batch", "--home", home, "--inbox", path.parent, code=6)
     assert "changed while it was read" in result.stderr
     assert record("run-batch", "--home", home, "--inbox", path.parent)["batch"]["rows"] == 100
@@ -144,13 +144,17 @@ def test_a_failure_of_any_kind_is_published(
 ) -> None:
     """A full disk is told, and the metrics say that the last run failed."""
 
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device", "quarantine")
+    @contextlib.contextmanager
+    def full(*arguments: object) -> Iterator[Callable[[object], None]]:
+        def write(lines: object) -> None:
+            raise OSError(28, "No space left on device", "quarantine")
+
+        yield write
 
     path = wines(
         "a.csv", 0, 100, edit=lambda cells: ["x", *cells[1:]] if "9" in cells[0] else cells
     )
-    monkeypatch.setattr(batches, "keep_rows", full)
+    monkeypatch.setattr(batches, "kept_rows", full)
     result = cli("run-batch", path, "--home", home, code=6)
     assert "No space left on device" in result.stderr
     assert published(home)["wine_drift_last_run_success",] == 0
@@ -249,7 +253,7 @@ def test_an_interrupt_is_no_bug(
     def interrupted(path: Path, **_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "read_table", interrupted)
+    monkeypatch.setattr(run, "read_parts", interrupted)
     result = cli("run-batch", wines("a.csv"), "--home", home, code=130)
     assert "interrupted" in result.stderr
 
@@ -288,7 +292,7 @@ def test_rows_sent_again_do_not_open_the_gate() -> None:
         history = concatenate([older, *fresh, again], 4)
         attempt = challenge(
             champion,
-            history,
+            InHand(champion, history, schema, how, min_rows=100),
             schema,
             how,
             recipe="scratch",

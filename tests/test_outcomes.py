@@ -21,6 +21,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from wine_drift.measures import log_loss_per_row
 from wine_drift.outcomes import (
     CLIP,
     N_SCORE_BINS,
@@ -41,7 +42,6 @@ from wine_drift.outcomes import (
     share_p,
     within_answers_p,
 )
-from wine_drift.quality import log_loss_per_row
 
 Wine = tuple[Any, Any]
 STEADY = settings(deadline=None, derandomize=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wine_drift import report
+from wine_drift import wording
 from wine_drift.detector import NOT_JUDGED, QUALITY_STATUSES, STATUSES
 from wine_drift.exposition import ACTIONS, RETRAIN_OUTCOMES, RETRAIN_REASONS
 from wine_drift.policy import (
@@ -281,7 +281,7 @@ def test_decision(changes: dict[str, Any], action: str, reasons: tuple[str, ...]
     """Each situation has one action, and says why."""
     decision = decided(changes)
     assert (decision.action, decision.reasons) == (action, reasons)
-    assert set(reasons) <= set(report.REASONS)
+    assert set(reasons) <= set(wording.REASONS)
 
 
 DRIFT = [*STATUSES, NOT_JUDGED]
@@ -337,7 +337,7 @@ def test_any_decision_is_the_one_that_is_due() -> None:
         *("no_drift", "too_few_rows"),
     ]
     place = {reason: number for number, reason in enumerate(order)}
-    assert set(place) <= set(report.REASONS)
+    assert set(place) <= set(wording.REASONS)
     known: dict[tuple[str, ...], None] = {}
     n = 0
     for some in situations():

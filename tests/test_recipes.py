@@ -20,7 +20,7 @@ from wine_drift.recipes import (
     newest_batches,
     scratch,
 )
-from wine_drift.retraining import challenge, first_version
+from wine_drift.retraining import InHand, challenge, first_version
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema, parse_schema
 
@@ -232,7 +232,7 @@ def retrained(champion: Version, history: LabelledRows, recipe: str, how: Traini
     """The next version of its line, whatever the gate says."""
     attempt = challenge(
         champion,
-        history,
+        InHand(champion, history, schema(), how, min_rows=40),
         schema(),
         how,
         recipe=recipe,

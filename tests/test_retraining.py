@@ -19,7 +19,7 @@ from wine_drift.gate import Candidate
 from wine_drift.model import Model, Version, read_version, write_version
 from wine_drift.outcomes import mean_log_loss
 from wine_drift.recipes import RECIPES, Training
-from wine_drift.retraining import Challenge, _group_folds, challenge, first_version
+from wine_drift.retraining import Challenge, InHand, challenge, first_version, group_folds
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.schema import Schema, parse_schema
 
@@ -121,7 +121,7 @@ def test_a_broken_relation_is_learnt(champion_and_rest) -> None:
     ]
     attempt = challenge(
         champion,
-        concatenate(batches, 11),
+        InHand(champion, concatenate(batches, 11), schema_of(11), HOW, min_rows=100),
         schema_of(11),
         HOW,
         recipe="scratch",
@@ -146,7 +146,7 @@ def test_on_healthy_data_the_champion_mostly_stays(champion_and_rest) -> None:
         rows = arriving(shuffled(rest, seed).take(slice(0, 150)), 1)
         attempt = challenge(
             champion,
-            rows,
+            InHand(champion, rows, schema_of(11), replace(HOW, rounds=60, seed=seed), min_rows=100),
             schema_of(11),
             replace(HOW, rounds=60, seed=seed),
             recipe="scratch",
@@ -249,7 +249,10 @@ def tried(champion: Version, parts: list[LabelledRows], **changes: Any) -> Chall
         "number": champion.manifest["number"] + 1,
         "facts": FACTS | {"parent": champion.version},
     }
-    return challenge(champion, concatenate(parts, 11), **(usual | changes))
+    given = usual | changes
+    schema, how, min_rows = (given[name] for name in ("schema", "how", "min_rows"))
+    lessons = InHand(champion, concatenate(parts, 11), schema, how, min_rows=min_rows)
+    return challenge(champion, lessons, **given)
 
 
 def made(champion: Version, parts: list[LabelledRows], **changes: Any) -> Version:
@@ -336,7 +339,7 @@ def test_scores_of_the_gate_are_out_of_fold(quick: Version, batches: list[Labell
     challenger = made(quick, batches[:3])
     rows = concatenate(batches[:3], 11)
     scores = np.full(len(rows), np.nan)
-    for training, held_out in _group_folds(rows, 4, QUICK.seed):
+    for training, held_out in group_folds(rows, 4, QUICK.seed):
         model = RECIPES["scratch"](None, quick.rows, rows.take(training), QUICK)
         scores[held_out] = model.score(rows.features[held_out])
     assert (challenger.reference_rows.features[:, -1] == scores).all()
@@ -349,7 +352,7 @@ def test_folds_never_part_equal_features(seed: int) -> None:
     features = rng.integers(0, 5, size=(300, 3)).astype(float)  # 125 sets of features
     rows = LabelledRows(features, rng.random(300) < 0.2, np.zeros(300, dtype=np.int64))
     groups, held = rows.groups(), []
-    for training, held_out in _group_folds(rows, 4, seed):
+    for training, held_out in group_folds(rows, 4, seed):
         assert not set(groups[training]) & set(groups[held_out])
         assert sorted([*training, *held_out]) == list(range(300))
         assert 0.1 < rows.positive[held_out].mean() < 0.3
@@ -654,7 +657,7 @@ def test_rows_sent_again_tell_no_challenger_its_answers() -> None:
         history = concatenate([older, batch(60, 3), batch(60, 4), again], 4)
         attempt = challenge(
             champion,
-            history,
+            InHand(champion, history, schema_of(4), how, min_rows=100),
             schema_of(4),
             how,
             recipe="scratch",
@@ -673,7 +676,7 @@ def test_a_full_window_trains_on_what_it_tells(quick: Version, batches: list[Lab
     how = replace(HOW, rounds=quick.model.n_trees, window_rows=300)
     attempt = challenge(
         quick,
-        concatenate(batches[:3], 11),
+        InHand(quick, concatenate(batches[:3], 11), schema_of(11), how, min_rows=100),
         schema_of(11),
         how,
         recipe="scratch",

@@ -84,6 +84,30 @@ def test_rules(rule: str, positive: list[bool]) -> None:
     assert schema.is_positive(np.array([0.0, 1.0, 2.0, np.nan])).tolist() == positive
 
 
+@pytest.mark.parametrize("rule", ["== yes", '== "yes"', '  =="yes" ', "==   yes "])
+def test_rules_on_texts(rule: str) -> None:
+    """The text that is asked for is positive, in quotes or without; another one is not."""
+    target = {"column": "y", "positive": rule, "categories": ["maybe", "no", "yes"]}
+    schema = parse_schema(table(target=target))
+    assert schema.positive == '== "yes"'
+    assert schema.is_positive(np.array([0.0, 1.0, 2.0, np.nan])).tolist() == [0, 0, 1, 0]
+
+
+def test_rule_is_told_as_the_texts_are_listed() -> None:
+    """However the rule writes a truth, the question is the same."""
+    for rule in ("== true", "== 1", "== True"):
+        target = {"column": "y", "positive": rule, "categories": ["False", "True"]}
+        assert parse_schema(table(target=target)).positive == '== "True"'
+
+
+@pytest.mark.parametrize("categories", ["no", [], ["no", ""], ["no", 1], {"no": 1}], ids=repr)
+def test_categories_are_a_list_of_texts(categories: object) -> None:
+    """Anything else is told."""
+    target = {"column": "y", "positive": "== no", "categories": categories}
+    told = mistakes(table(target=target))
+    assert told[0] == 'target.categories: not a list of texts such as ["no", "yes"]'
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -136,6 +160,36 @@ def test_rules(rule: str, positive: list[bool]) -> None:
         ),
         pytest.param(
             table(target={"column": "y", "positive": "> nan"}), "target.positive: ", id="rule nan"
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "== yes"}),
+            "target.positive: '== yes' asks for a text; list the texts",
+            id="rule on texts that are not listed",
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "== yes", "categories": ["no", "ja"]}),
+            "target.positive: '== yes' asks for none of target.categories",
+            id="rule on a text that is not listed",
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "> 1", "categories": ["1", "2"]}),
+            "target.positive: '> 1' asks for none of target.categories",
+            id="comparison of texts",
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "== 1", "categories": ["1"], "minimum": 0}),
+            "target.minimum: categories have none",
+            id="texts with a range",
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "== 1", "categories": ["1", "true"]}),
+            "target.categories: 'true' is there already",
+            id="texts that are the same",
+        ),
+        pytest.param(
+            table(target={"column": "y", "positive": "== 1", "categories": ["1", "(other)"]}),
+            "target.categories: '(other)' is there already",
+            id="text that is taken",
         ),
     ],
 )

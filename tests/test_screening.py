@@ -193,8 +193,7 @@ def test_empty_column_is_missing_not_refused() -> None:
     """A feature without any cell sets every row aside, but refuses nothing."""
     screened = screen_column([None, None])
     assert verdicts(screened) == ["missing", "missing"]
-    assert screened.missing == {"x": 1.0, "z": 0.0}
-    assert screened.faulty_share == 1.0
+    assert screened.missing.tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +288,8 @@ def test_an_infinite_label_is_bad_without_a_range_too() -> None:
     [
         pytest.param([{"y": 0}, {"y": 1}], ["ok", "ok"], id="other label"),
         pytest.param([{"y": None}, {"y": None}], ["ok", "duplicate"], id="both unlabelled"),
-        pytest.param([{"y": None}, {"y": 1}], ["duplicate", "ok"], id="one unlabelled"),
+        pytest.param([{"y": None}, {"y": 1}], ["ok", "duplicate"], id="first one unlabelled"),
+        pytest.param([{"y": 1}, {"y": None}], ["ok", "duplicate"], id="second one unlabelled"),
         pytest.param([{"x": 0.0}, {"x": -0.0}], ["ok", "duplicate"], id="minus zero"),
         pytest.param([{"x": "1.0"}, {"x": 1}], ["ok", "duplicate"], id="other spelling"),
         pytest.param([{"y": 7}, {}, {}], ["bad_label", "ok", "duplicate"], id="first one faulty"),
@@ -306,17 +306,23 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.5, np.inf])
 SAME_PATCH = [HealthCheck.function_scoped_fixture]
 
 
-@pytest.mark.parametrize("keys", [rows._keys, lambda rows: np.zeros(len(rows), np.uint64)])
+def test_the_label_of_a_repeat_is_that_of_the_row() -> None:
+    """The first of equal rows is kept, with the label that one of them has."""
+    screened = screen_rows({"y": None}, {"y": 1}, {"y": 0}, {"y": None, "x": 2})
+    assert verdicts(screened) == ["ok", "duplicate", "ok", "ok"]
+    assert screened.labelled.tolist() == [True, False, True, False]
+    assert screened.target[[0, 2]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("keys", [rows.row_hashes, lambda rows: np.zeros(len(rows), np.uint64)])
 @settings(max_examples=200, deadline=None, suppress_health_check=SAME_PATCH)
 @given(table=st.lists(st.tuples(NUMBERS, NUMBERS), max_size=9))
 def test_equal_rows_are_found_whatever_their_keys(
     monkeypatch: pytest.MonkeyPatch, keys: Any, table: list[tuple[float, ...]]
 ) -> None:
     """Keys only save comparisons: also when all rows have the same one, equal rows are found."""
-    monkeypatch.setattr(rows, "_keys", keys)
+    monkeypatch.setattr(rows, "row_hashes", keys)
     matrix = np.array(table).reshape(-1, 2)
-    told = [table[k] in table[:k] for k in range(len(table))]
-    assert rows.repeats(matrix).tolist() == told
     for cut in range(len(table)):
         found = [row in table[cut:] for row in table[:cut]]
         assert rows.among(matrix[:cut], matrix[cut:]).tolist() == found
@@ -325,7 +331,7 @@ def test_equal_rows_are_found_whatever_their_keys(
 def test_keys_hardly_ever_meet() -> None:
     """A million different rows of a coarse grid have a million different keys."""
     grid = np.stack(np.meshgrid(*[np.arange(100) / 10] * 3), axis=-1).reshape(-1, 3)
-    assert len(np.unique(rows._keys(grid))) == len(grid)
+    assert len(set(rows.row_hashes(grid).tolist())) == len(grid)
 
 
 def test_duplicates_are_kept_where_the_schema_says_so() -> None:
@@ -336,17 +342,16 @@ def test_duplicates_are_kept_where_the_schema_says_so() -> None:
 
 
 def test_shares_and_counts() -> None:
-    """Shares are of all rows, column by column; a repeat of a good row is no fault."""
+    """Cells are counted in all rows, column by column; each kind of fault is there once."""
     screened = screen_rows(
         {}, {}, {"x": None}, {"x": "t", "z": 1e6}, {"x": 1e6}, {"x": np.inf}, {"y": 7}, {"x": 3}
     )
     assert verdicts(screened) == [
         *("ok", "duplicate", "missing", "text", "out_of_range", "infinite", "bad_label", "ok")
     ]
-    assert screened.missing == {"x": 3 / 8, "z": 0.0}  # whatever is no finite number
-    assert screened.out_of_range == {"x": 1 / 8, "z": 1 / 8}
+    assert screened.missing.tolist() == [3, 0]  # whatever is no finite number
+    assert screened.outside.tolist() == [1, 1]
     assert screened.set_aside == dict.fromkeys(FAULTS, 1)
-    assert screened.faulty_share == 5 / 8
     assert screened.profiled.sum() == 7
     assert screened.accepted.sum() == 2
 
@@ -355,7 +360,7 @@ def test_nothing_but_faults() -> None:
     """A batch of faulty rows only has its verdicts like any other."""
     screened = screen_rows({"x": 1e6}, {"z": None})
     assert verdicts(screened) == ["out_of_range", "missing"]
-    assert (screened.faulty_share, screened.labelled.sum()) == (1.0, 0)
+    assert (screened.profiled.sum(), screened.accepted.sum(), screened.labelled.sum()) == (2, 0, 0)
 
 
 def test_the_frame_is_left_as_it_was() -> None:
@@ -375,7 +380,6 @@ def test_the_published_table(red_wine_csv: Path) -> None:
 
     screened = screen(read_table(red_wine_csv), load_schema(None))
     assert Counter(verdicts(screened)) == {"ok": 1359, "duplicate": 240}
-    assert screened.faulty_share == 0
     assert screened.labelled.sum() == 1359
 
 
@@ -409,8 +413,9 @@ def test_the_order_of_rows_does_not_matter(rows: list[tuple[Any, ...]], data: An
 
     assert (but_for_repeats(before)[order] == but_for_repeats(after)).all()
     assert (before.faulty_column[order] == after.faulty_column).all()
-    np.testing.assert_array_equal(before.matrix[order], after.matrix)
-    assert (before.missing, before.out_of_range) == (after.missing, after.out_of_range)
+    np.testing.assert_array_equal(before.features[order], after.features)
+    np.testing.assert_array_equal(before.missing, after.missing)
+    np.testing.assert_array_equal(before.outside, after.outside)
     assert before.set_aside == after.set_aside
     kept = [sorted(s.matrix[s.accepted].tolist(), key=str) for s in (before, after)]
     assert str(kept[0]) == str(kept[1])

@@ -37,9 +37,12 @@ BOUNDED = [
 ]
 SAMPLES = {  # of texts that have a form
     "pushgateway": "https://gateway.example:9091",
+    "ledger": "postgresql://database.example/wines",
     "cron": "*/5 9-17 * * mon-fri",
     "timezone": "Europe/Berlin",
+    "dask_scheduler": "tcp://localhost:8786",
 }
+NEEDED = {"dask_scheduler": {"engine": "dask"}}
 DURATIONS = [name for name, f in specification().items() if f.metadata["duration"]]
 LINES = [line[2:] for line in settings_toml().splitlines() if re.match(r"# \w+ = ", line)]
 
@@ -63,7 +66,7 @@ def sample(name: str) -> Any:
 def partner(name: str) -> dict[str, str]:
     """Return what a setting cannot do without."""
     pair = {"username": "password_file", "password_file": "username", "drain": "inbox"}
-    return {pair[name]: "other"} if name in pair else {}
+    return {pair[name]: "other"} if name in pair else NEEDED.get(name, {})
 
 
 def toml(values: dict[str, Any]) -> str:
@@ -168,7 +171,8 @@ def test_no_option_without_a_setting() -> None:
     commands = {**main.commands, **MODELS.commands, **SELFTEST.commands, **HISTORY.commands}
     for command in commands.values():
         names = {p.name for p in command.params}
-        assert isinstance(command, click.Group) or command.name == "init" or "home" in names
+        homeless = isinstance(command, click.Group) or command.name in ("init", "completion")
+        assert homeless or "home" in names
         flags = {p.opts[0] for p in command.params if p.name in NAMES}
         assert flags <= {"--" + name.replace("_", "-") for name in NAMES}
 
@@ -548,6 +552,94 @@ def test_address_with_user(url: str) -> None:
     assert "secret" not in line
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:///ledger.sqlite",
+        "ledger.sqlite",
+        "mysql://me:secret@localhost/wines",
+        "host=localhost password=secret",
+        "postgresql://me:secret@[::1/wines",
+        "postgresql://me:secret@local host/wines",
+        "postgresql://me:secret@localhost/wi\0nes",
+        17,
+    ],
+)
+def test_bad_address_of_a_database(address: object) -> None:
+    """It is told, and not repeated, as it may hold a password."""
+    (line,) = mistakes({"ledger": address})
+    assert line == "--ledger: not an address such as postgresql://host/database"
+
+
+WITH_PASSWORD = (
+    "postgresql://me:secret@localhost/wines",
+    "postgresql://localhost/wines?user=me&password=secret",
+    "postgres://localhost/wines?sslpassword=secret",
+)
+
+
+@pytest.mark.parametrize("address", WITH_PASSWORD)
+def test_a_password_in_an_option_is_seen_by_everybody(address: str) -> None:
+    """As a variable or in a file it is as good as any other."""
+    (line,) = mistakes({"ledger": address})
+    assert line.startswith("--ledger: everybody sees") and "WINE_DRIFT_LEDGER" in line
+    assert "secret" not in line
+    assert load_settings({}, {"WINE_DRIFT_LEDGER": address}).ledger == address
+    file = write(toml({"ledger": address}))
+    assert load_settings({}, {}, file=file).ledger == address
+    option = "postgresql://me@localhost/wines"
+    assert load_settings({"ledger": option}, {}, file=file).ledger == option
+
+
+@pytest.mark.parametrize(
+    ("models", "found"),
+    [
+        ("shelf", "conf/shelf"),
+        ("/srv/shelf", "/srv/shelf"),
+        ("~/shelf", "~/shelf"),
+        ("s3://bucket/shelf", "s3://bucket/shelf"),
+    ],
+)
+def test_where_models_are(models: str, found: str) -> None:
+    """A folder named in a file is beside the file, as with all paths; a URL is what it is."""
+    Path("conf").mkdir()
+    assert (
+        load_settings({}, {}, file=write(toml({"models": models}), "conf/s.toml")).models == found
+    )
+    assert load_settings({"models": models}, {}).models == models
+
+
+def test_a_url_of_models_may_be_any_text() -> None:
+    """What fsspec cannot read is told by who opens it, not by a traceback of the settings."""
+    assert load_settings({"models": "http://["}, {}).models == "http://["
+
+
+@pytest.mark.parametrize("user", ["me:secret", "me:sec/ret", "me"])
+def test_a_user_in_the_url_of_models(user: str) -> None:
+    """Libraries look for theirs elsewhere, and the URL is told in messages."""
+    (line,) = mistakes({"models": f"ftp://{user}@files.example/models"})
+    assert line.startswith("--models: keep user and password") and "ret" not in line
+    assert load_settings({"models": "s3://bucket/a@b"}, {}).models == "s3://bucket/a@b"
+
+
+@pytest.mark.parametrize("sign", "/?#")
+@pytest.mark.parametrize("given", ["option", "variable"])
+def test_a_password_that_is_read_in_two_ways(sign: str, given: str) -> None:
+    """libpq and we could take another part of it for the password, and we would tell the rest."""
+    address = f"postgresql://me:se{sign}cret@localhost/wines"
+    options = {"ledger": address} if given == "option" else {}
+    environ = {} if given == "option" else {"WINE_DRIFT_LEDGER": address}
+    with pytest.raises(SettingsError, match="%2F %3F %23") as caught:
+        load_settings(options, environ)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_password_in_another_spelling() -> None:
+    """The name of a parameter may be spelled with its bytes."""
+    (line,) = mistakes({"ledger": "postgresql://localhost/wines?user=me&pass%77ord=secret"})
+    assert "everybody sees the password" in line and "secret" not in line
+
+
 @pytest.mark.parametrize("name", ["metrics.txt", "metrics", "metrics.prom.tmp", ".prom"])
 def test_textfile_that_node_exporter_would_not_read(name: str) -> None:
     """The textfile's name must end in .prom."""
@@ -560,6 +652,22 @@ def test_username_and_password_file_go_together(name: str) -> None:
     """One without the other is a mistake, told at the one that is there."""
     (line,) = mistakes(file=write(f'{name} = "x"'))
     assert line == f"s.toml: {name}: username and password_file go together"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:8786", "tcp://", "tcp://host", "tcp://host:0", "tcp://me@host:1", "x y"]
+)
+def test_bad_scheduler(address: str) -> None:
+    """An address that Dask could not use is told at once."""
+    (line,) = mistakes({"engine": "dask", "dask_scheduler": address})
+    assert line == "--dask-scheduler: not an address such as tcp://localhost:8786"
+
+
+def test_a_scheduler_that_nobody_would_ask() -> None:
+    """A cluster that is named is meant to be used; that engine is local can be said, too."""
+    (line,) = mistakes({"dask_scheduler": "tcp://h:1"})
+    assert line == "--dask-scheduler: only for engine dask; set engine"
+    assert mistakes({"dask_scheduler": "tcp://h:1", "engine": "local"}) == []
 
 
 @pytest.mark.parametrize(

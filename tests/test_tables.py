@@ -8,6 +8,7 @@ import io
 import os
 import random
 import resource
+import subprocess
 import sys
 import time
 import zipfile
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from wine_drift import tables
 from wine_drift.cli import main
 from wine_drift.errors import FileUnreadable, TableError
-from wine_drift.tables import SUFFIXES, read_table
+from wine_drift.tables import SUFFIXES, read_parts, read_table
 
 FRAME = pd.DataFrame(
     {"pH": [3.1, None, 2.0], "wine; red": ["a", "b,c", "d"], "quality, 0-10": [5, 6, 7]}
@@ -342,12 +343,13 @@ def both_ways(content: str, separator: str, text_column: str) -> None:
     """A small table is read as pandas reads it: kinds, numbers to the last bit, texts."""
     path = write("t.csv", content.encode())
     names = ["a", "b", "id"]
-    header, _, body = content.partition("\n")
-    assert header == separator.join(names)
-    found = tables._read_plain(body, names, separator, text_column)
-    with patch.object(tables, "_SMALL", -1):
+    assert content.partition("\n")[0] == separator.join(names)
+    with patch.object(tables, "parse_lines", return_value=None):
         expected = read_table(path, text_column=text_column)
-    if found is None:  # a row without a name, and it may be the only one
+    try:
+        with patch.dict(sys.modules, {"pandas": None}):
+            found = read_table(path, text_column=text_column)
+    except ImportError:  # a row without a name, and it may be the only one
         assert not all(expected.columns[text_column].texts())
         return
     for name, column in expected.columns.items():
@@ -386,6 +388,45 @@ def test_a_small_table_is_read_as_pandas_reads_it(
     both_ways(
         f"{separator.join(['a', 'b', 'id'])}\n{end.join(lines)}{end * ended}", separator, "id"
     )
+
+
+ODD = st.sampled_from(["1e3", '"1"', " 1", "x", "+1", "1234567890.123456", '"a;b\nc"', ""])
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.tuples(DECIMALS, st.one_of(DECIMALS, DECIMALS, DECIMALS, ODD)), min_size=1),
+    part_rows=st.integers(1, 5),
+    block=st.integers(1, 60),
+    end=st.sampled_from(["\n", "\r\n"]),
+    packed=st.booleans(),
+)
+def test_parts_are_the_table(
+    rows: list[tuple[str, str]], part_rows: int, block: int, end: str, *, packed: bool
+) -> None:
+    """In blocks and parts of any size, plain or from some line on not, every cell is there."""
+    content = end.join(["a;b", *map(";".join, rows), ""]).encode()
+    path = write("t.csv.gz", gzip.compress(content)) if packed else write("t.csv", content)
+    with patch.object(tables, "parse_lines", return_value=None):
+        whole = read_table(path)
+    with patch.object(tables, "_BLOCK", block):
+        parts = list(read_parts(path, part_rows=part_rows))
+        again = read_table(path)
+    for name, column in whole.columns.items():
+        numbers = [number for part in parts for number in part.columns[name].numbers.tolist()]
+        assert list(map(repr, numbers)) == list(map(repr, column.numbers.tolist()))
+        is_text = [each for part in parts for each in part.columns[name].is_text.tolist()]
+        assert is_text == column.is_text.tolist()
+        np.testing.assert_array_equal(again.columns[name].cells, column.cells)
+
+
+def test_a_line_without_an_end_is_not_waited_for() -> None:
+    """A file of one line of many megabytes is told of, and is not read as plain numbers."""
+    path = write("t.csv", b"a;b\n" + b"1" * (3 << 20))
+    with pytest.raises(TableError, match="line 2"):
+        list(read_parts(path))
 
 
 SAME_FOLDER = settings(
@@ -618,3 +659,54 @@ def test_bad_batch_goes_to_quarantine(name: str) -> None:
     assert f"error: {file}: " in result.output
     (kept,) = Path("home/quarantine").iterdir()
     assert kept.read_bytes() == content
+
+
+def test_true_and_false_are_texts_whatever_else_is_in_the_column() -> None:
+    """In a part that holds nothing else, too; pandas would make answers of them there."""
+    cells = ["True", "False", "1.5", "", "True", "x", "true"]
+    path = write("t.csv", "\n".join(["a;b", *(f"1;{cell}" for cell in cells), ""]).encode())
+    with patch.object(tables, "_BLOCK", 1):
+        for part_rows in (1, 2, 3, 10):
+            parts = list(read_parts(path, part_rows=part_rows))
+            is_text = [each for part in parts for each in part.columns["b"].is_text.tolist()]
+            assert is_text == [True, True, False, False, True, True, True]
+    assert read_table(path).columns["b"].is_text.tolist() == is_text
+
+
+def test_no_part_is_empty_but_that_of_an_empty_file() -> None:
+    """Blank lines after a block that was full, and columns of nothing, are no part of their own."""
+    body = b"1;2\n" * 10
+    path = write("t.csv", b"a;b\n" + body + b"\n\n")
+    with patch.object(tables, "_BLOCK", len(body)):
+        assert [len(part) for part in read_parts(path, part_rows=10)] == [10]
+    nothing = pa.table({"a": pa.nulls(200), "b": pa.nulls(200)})
+    pq.write_table(nothing, "nothing.parquet")
+    with patch.object(tables, "_PIECE", 50):
+        assert [len(part) for part in read_parts(Path("nothing.parquet"), part_rows=100)] == [
+            100
+        ] * 2
+    pq.write_table(nothing.slice(0, 0), "nothing.parquet")
+    assert [len(part) for part in read_parts(Path("nothing.parquet"))] == [0]
+
+
+def test_a_quote_without_an_end_is_told_by_its_line() -> None:
+    """Also where pandas took over in the middle of the file and counts from there."""
+    path = write("t.csv", b"a;b\n" + b"1;2\n" * 50 + b'3;"4\n' + b"5;6\n" * 9)
+    with patch.object(tables, "_BLOCK", 40), pytest.raises(TableError, match="line 52"):
+        list(read_parts(path, part_rows=10))
+
+
+@pytest.mark.parametrize("threads", [1, 4, 32])
+def test_texts_of_parquet_take_no_thread(threads: int) -> None:
+    """Each would take address space, by which the memory is bounded that a file may take."""
+    columns = {f"x{n}": [f"text {n} {row % 1000}" for row in range(60_000)] for n in range(12)}
+    pq.write_table(pa.table(columns), "texts.parquet")
+    code = "from wine_drift.tables import read_parts; from pathlib import Path; print(sum(map(len,"
+    code += " read_parts(Path('texts.parquet')))))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "60000\n"), done.stderr

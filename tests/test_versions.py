@@ -1135,7 +1135,7 @@ def test_texts_of_our_models_pass() -> None:
         ("tree_sizes", "999999999", "tree 0"),
         ("num_leaves", "2000000", "tree 0: split_feature has"),
         ("num_leaves", "0", "another kind of tree"),
-        ("num_cat", "1", "another kind of tree"),
+        ("num_cat", "1", "lines are not those"),
         ("is_linear", "1", "another kind of tree"),
         ("left_child", "0", "tree 0: left_child has"),
         ("leaf_value", "nan", "no numbers"),
@@ -1181,6 +1181,53 @@ def test_a_tree_that_leads_astray_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("key", "change", "problem"),
+    [
+        ("threshold", lambda sets: sets.replace("1", "0"), "categories are tangled"),
+        ("threshold", lambda sets: sets.replace("1", "9"), "categories are tangled"),
+        ("num_cat", lambda sets: "9", "categories are tangled"),
+        ("cat_boundaries", lambda ends: f"{ends} 9", "categories are damaged"),
+        ("cat_boundaries", lambda ends: ends.replace("1", "0"), "categories are damaged"),
+        ("cat_boundaries", lambda ends: f"{ends[:-1]}99", "categories are damaged"),
+        ("cat_threshold", lambda words: f"{words} 1", "categories are damaged"),
+        ("cat_threshold", lambda words: f"4294967296{words[1:]}", "categories are no bits"),
+        ("cat_threshold", lambda words: f"-{words}", "categories are no bits"),
+        ("decision_type", lambda kinds: kinds.replace("1", "2"), "another kind of split"),
+    ],
+)
+def test_sets_of_categories_that_are_not_there_are_refused(
+    key: str, change: Callable[[str], str], problem: str
+) -> None:
+    """LightGBM would read bits where none are, or take numbers for categories."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(6, size=(4000, 1)).astype(float)
+    share = np.array([0.1, 0.9, 0.5, 0.3, 0.7, 0.2])[kinds[:, 0].astype(int)]
+    rows = LabelledRows(kinds, rng.random(4000) < share, np.zeros(4000, dtype=np.int64))
+    text = train(rows, np.ones(4000), rounds=3, seed=0, categorical=(0,)).text
+    check_trees(text, 1, [6])
+    with pytest.raises(ValueError, match="feature_infos"):
+        check_trees(text, 1)
+    tree = "\nTree=2\n"
+    head, tail = text.split(tree)
+    before, rest = tail.split(f"\n{key}=", 1)
+    value, rest = rest.split("\n", 1)
+    damaged = with_sizes(f"{head}{tree}{before}\n{key}={change(value)}\n{rest}")
+    with pytest.raises(ValueError, match=problem):
+        check_trees(damaged, 1, [6])
+
+
+def test_a_set_with_more_bits_than_categories_is_refused() -> None:
+    """It would make masks of any size."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(40, size=(4000, 1)).astype(float)
+    rows = LabelledRows(kinds, rng.random(4000) < kinds[:, 0] / 40, np.zeros(4000, dtype=np.int64))
+    text = train(rows, np.ones(4000), rounds=3, seed=0, categorical=(0,)).text
+    check_trees(text, 1, [40])
+    with pytest.raises(ValueError, match="not listed"):
+        check_trees(text, 1, [31])
+
+
+@pytest.mark.parametrize(
     "start", ["tree", "Tree=1", "shrinkage=", "parameters:", "[seed", "pandas"]
 )
 def test_a_torn_text_is_refused(start: str) -> None:
@@ -1204,7 +1251,12 @@ def test_a_torn_text_is_refused(start: str) -> None:
         ("\nTree=1\n", "\nTree=7\n"),
         ("\n[seed: 0]\n", "\n[seed: 0]\n[seed: 0]\n"),
         ("\n[seed: 0]\n", "\n[seed]\n"),
+        ("\n[seed: 0]\n", "\n[seed: \x01]\n"),
+        ("\n[seed: 0]\n", '\n[seed: "]\n'),
         ("\nversion=v4\n", "\nversion=v4\0\n"),
+        ("\nversion=v4\n", "\nversion=v4=4\n"),
+        ("tree\n", "tree=1\n"),
+        ("\n\nTree=0\n", "\n=1\nTree=0\n"),
         ("\nversion=v4\n", "\nversion=v4\r\n"),
         ("\nversion=v4\n", "\nversion=v\u2463\n"),
     ],

@@ -10,9 +10,10 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 from wine_drift import files
 from wine_drift.errors import FileUnreadable, SettingsError
 from wine_drift.failpoints import reached
+from wine_drift.places import Place
 
-# Names in archive and quarantine, see `put_away` and `keep_rows`.
+# Names in archive and quarantine, see `put_away` and `kept_rows`.
 KEPT_AS = re.compile(r"(?P<id>[0-9a-f]{12})-(?P<name>.+)", re.DOTALL)
 
 
@@ -29,7 +31,9 @@ KEPT_AS = re.compile(r"(?P<id>[0-9a-f]{12})-(?P<name>.+)", re.DOTALL)
 class Claim:
     """A batch that was chosen, and not yet read."""
 
-    content_id: str  # SHA-256, hexadecimal: of the file's bytes, or of what names a stream's slice
+    # SHA-256, hexadecimal: of the file's bytes, of the SHA-256 of many files in their order, or of
+    # what names a stream's slice
+    content_id: str
     name: str  # for people
     source: str  # file | inbox | stream | simulated
     path: Path | None = None
@@ -37,11 +41,17 @@ class Claim:
     stop: int = 0
     number: int = 0  # batches of the same stream before this one
     stamp: tuple[int, ...] = ()  # of the file when it was hashed: time of change, size, which file
+    parts: tuple[Place, ...] = ()  # of a batch that is many files
 
     @property
     def batch_id(self) -> str:
         """Short form of the content id, as printed and as typed."""
         return self.content_id[:12]
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is rows of a table, and no files."""
+        return self.path is None and not self.parts
 
 
 def claim_file(path: Path, source: str = "file") -> Claim:
@@ -66,6 +76,14 @@ def claim_file(path: Path, source: str = "file") -> Claim:
             f"batch {path}: {error.strerror}", remedy="name a file that is there and readable"
         ) from error
     return Claim(digest, _readable(path.name), source, path, stamp=stamp)
+
+
+def claim_parts(name: str, parts: Sequence[Place]) -> Claim:
+    """Claim files, each known by its content; a single one is the batch that it is by itself."""
+    content_id = parts[0].digest
+    if len(parts) > 1:
+        content_id = hashlib.sha256(b"".join(bytes.fromhex(p.digest) for p in parts)).hexdigest()
+    return Claim(content_id, name, "file", parts=tuple(parts))
 
 
 def check_unchanged(claim: Claim) -> None:
@@ -263,15 +281,26 @@ def give_back(path: Path, inbox: Path) -> Path:
     return target
 
 
-def keep_rows(rows: Iterable[Sequence[object]], claim: Claim, folder: Path) -> Path:
-    """Write the rows of a batch that were set aside; the same batch again gives the same file."""
-    files.make_folder(folder)
+@contextlib.contextmanager
+def kept_rows(claim: Claim, folder: Path) -> Iterator[Callable[[Iterable[Sequence[object]]], None]]:
+    """Write rows of a batch that are set aside, some at a time; none make no file.
+
+    It is there once the block has ended well. The same batch again gives the same file.
+    """
     path = folder / f"{claim.batch_id}-rows.csv"
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    with files.whole(path, "set-aside rows") as file:
-        file.write(text.getvalue().encode())
-    return path
+    with contextlib.ExitStack() as stack:
+        file: BinaryIO | None = None
+
+        def write(rows: Iterable[Sequence[object]]) -> None:
+            nonlocal file
+            if file is None:
+                files.make_folder(folder)
+                file = stack.enter_context(files.whole(path, "set-aside rows"))
+            text = io.StringIO(newline="")
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            file.write(text.getvalue().encode())
+
+        yield write
 
 
 def _readable(name: str) -> str:

@@ -81,6 +81,8 @@ def read_bundle(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     contents = _members(path, _read(path))
     try:
         manifest = json.loads(contents.pop(MANIFEST), parse_constant=_refuse)
+        if isinstance(manifest, dict):
+            manifest = {"categories": {}, **manifest}  # earlier releases knew none
         mistake = _mistake(manifest)
     except KeyError:
         raise _no_bundle(path, f"no {MANIFEST} in it") from None
@@ -183,6 +185,10 @@ def _none(value: Any) -> bool:
     return value is None
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
 _KINDS: dict[str, Check] = {
     "version": _text,
     "number": _whole,
@@ -193,7 +199,8 @@ _KINDS: dict[str, Check] = {
     "recipe": _text,
     "gate": lambda value: value is None or isinstance(value, dict),
     "algorithm": _text,
-    "features": lambda value: isinstance(value, list) and all(map(_text, value)),
+    "features": _texts,
+    "categories": _each(_texts),
     "positive": _text,
     "training_rows": _whole,
     "training_positives": _whole,

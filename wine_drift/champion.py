@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from wine_drift.bins import Floats
 from wine_drift.detector import Detector
 from wine_drift.errors import RetrainingFailed, SettingsError, StateUnreadable
 from wine_drift.gate import FAILED
+from wine_drift.gathering import Yardstick
+from wine_drift.home import models_place
 from wine_drift.ledger import Bounds, Cursor, Ledger
 from wine_drift.model import Version, read_version, write_version
 from wine_drift.policy import (
@@ -25,13 +29,16 @@ from wine_drift.policy import (
     follow,
     only_answers,
 )
-from wine_drift.profile import Floats
-from wine_drift.recipes import Training
+from wine_drift.recipes import CONTINUED_BATCHES, Training, first_of_newest
 from wine_drift.record import retraining_part
-from wine_drift.retraining import challenge, first_version
-from wine_drift.rows import LabelledRows, concatenate
+from wine_drift.retraining import GATE_BATCHES, InHand, Lessons, challenge, first_version
+from wine_drift.rows import SHARD_ROWS, LabelledRows, Lot, Shard, concatenate
 from wine_drift.schema import Schema
 from wine_drift.settings import Settings
+from wine_drift.shards import ShardWriter, newest_shards, read_newest
+from wine_drift.shelf import Place, remove_shards
+from wine_drift.spread import Spread, Trainers
+from wine_drift.standing import labels_to_learn_from
 from wine_drift.supply import Supply
 
 MOST_SEEN = 0.05  # of a table's rows in the training of a champion that never streamed it
@@ -62,6 +69,7 @@ class Champion:
         self._settings, self._schema, self._ledger, self._now = settings, schema, ledger, now
         self._progress = progress
         self._trained: tuple[Version, Cursor] | None = None  # in a dry run it is nowhere else
+        self._written: list[str] = []  # shards that only a challenger needs
 
     @property
     def manifest(self) -> Mapping[str, Any] | None:
@@ -74,7 +82,8 @@ class Champion:
         Raises
         ------
         SettingsError
-            Other columns, or another question about them; or `row_id` names one of them.
+            Other columns or categories, or another question about them; or `row_id` names one of
+            them.
         """
         manifest, schema = self.manifest, self._schema
         if self._settings.row_id in (*schema.feature_names, schema.target):
@@ -84,11 +93,10 @@ class Champion:
             )
         if manifest is None:
             return
-        question = f"{schema.target} {schema.positive}"
-        if tuple(manifest["features"]) != schema.feature_names or manifest["positive"] != question:
+        difference = schema.difference(manifest)
+        if difference is not None:
             raise SettingsError(
-                f"the champion of {self._settings.home} answers {manifest['positive']!r} from "
-                f"{', '.join(manifest['features'])}; the schema is another",
+                f"the champion of {self._settings.home} {difference}",
                 remedy="give the --schema of that home, or another --home",
             )
 
@@ -107,6 +115,21 @@ class Champion:
         if manifest is None:
             raise StateUnreadable("the ledger names no champion", remedy="run `wine-drift train`")
         return read_version(self._folder, manifest, threads=self._settings.threads)
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What the rows of a batch are scored and counted with."""
+        version, settings = self.version, self._settings
+        return Yardstick(
+            schema=self._schema,
+            score=version.model.score,
+            reference=version.reference,
+            training_rows=version.rows,
+            cut=version.cut,
+            row_id=settings.row_id,
+            window_rows=settings.window_rows,
+            waiting_rows=settings.waiting_rows,
+        )
 
     @property
     def detector(self) -> Detector:
@@ -138,7 +161,7 @@ class Champion:
 
     def answer(
         self,
-        fresh: LabelledRows,
+        fresh: Lot,
         *,
         sequence: int,
         drift_status: str,
@@ -150,8 +173,8 @@ class Champion:
 
         Parameters
         ----------
-        fresh : LabelledRows
-            Labelled just now, which the ledger does not know yet.
+        fresh : Lot
+            Labelled just now, of one batch, which the ledger does not know yet.
         sequence : int
             Number of the batch that was measured.
         drift_status, quality_status, causes, at_fault
@@ -193,22 +216,9 @@ class Champion:
         )
         return Answer(decision, after_try(change, part["outcome"], labels), promoted, part)
 
-    def labels(self, fresh: LabelledRows, change: Change | None = None) -> Labels:
+    def labels(self, fresh: Lot, change: Change | None = None) -> Labels:
         """Labelled rows to learn from, those just labelled included."""
-        learnt = self._ledger.learnt()
-        n_rows, n_positive = self._ledger.labelled_counts(after=learnt)
-        since = change.since if change else 0
-        new = fresh.take(fresh.sequence >= since)
-        kept = self._ledger.window_batches(since=since, after=learnt)
-        batches = {*kept, *new.sequence.tolist()}
-        return Labels(
-            n_rows + len(fresh),
-            n_positive + int(fresh.positive.sum()),
-            self._ledger.labelled_since(since) + len(new) if change else 0,
-            len(batches),
-            self._settings.min_labelled,
-            self._settings.min_positives,
-        )
+        return labels_to_learn_from(self._ledger, self._settings, change, fresh)
 
     @property
     def bounds(self) -> Bounds:
@@ -217,9 +227,9 @@ class Champion:
         return Bounds(settings.window_rows, settings.window_age, settings.waiting_rows)
 
     @property
-    def nothing(self) -> LabelledRows:
+    def nothing(self) -> Lot:
         """No rows."""
-        return concatenate([], len(self._schema.features))
+        return Lot(concatenate([], len(self._schema.features)))
 
     def state(
         self, answer: Answer, detector: Detector | None
@@ -243,6 +253,14 @@ class Champion:
         if not self._schema.reject_duplicates:
             return rows
         return rows.take(~rows.seen_in(self.version.rows))
+
+    def lot(self, rows: LabelledRows, name: str) -> Lot:
+        """Rows of one batch in hand, or in shards of that name if they are too many."""
+        if len(rows) < SHARD_ROWS or self._settings.window_rows <= SHARD_ROWS:
+            return Lot(rows)
+        rows = rows.last(self._settings.window_rows)
+        shards = ShardWriter(self._folder, name).write_all(_cut(rows), rows.features.shape[1])
+        return Lot(rows.take(slice(0, 0)), tuple(shards))
 
     def train_first(self, supply: Supply, *, share: float) -> None:
         """Train the first champion on the first part of a table.
@@ -278,7 +296,7 @@ class Champion:
 
     def try_challenger(
         self,
-        fresh: LabelledRows,
+        fresh: Lot,
         reason: str,
         *,
         alpha: float,
@@ -290,8 +308,8 @@ class Champion:
 
         Parameters
         ----------
-        fresh : LabelledRows
-            Labelled just now, which the ledger does not know yet.
+        fresh : Lot
+            Labelled just now, of one batch, which the ledger does not know yet.
         reason : str
             What asked for it, as counted and as told.
         alpha, changed_at, confirm_after, force
@@ -304,39 +322,129 @@ class Champion:
         part : dict
             The `retraining` part of the record.
         """
-        n_features, settings = len(self._schema.features), self._settings
-        history = self._ledger.labelled_rows(n_features, after=self._ledger.learnt())
+        settings, report, promoted, failure = self._settings, None, None, ""
         facts = self._facts(
             reason, parent=self.version.version, dataset=self.version.manifest["dataset"]
         )
-        report, promoted, failure = None, None, ""
         try:
-            attempt = challenge(
-                self.version,
-                concatenate([history, fresh], n_features),
-                self._schema,
-                self._training,
-                recipe=settings.recipe,
-                alpha=alpha,
-                min_rows=settings.min_labelled,
-                number=self._ledger.next_version(),
-                facts=facts,
-                changed_at=changed_at,
-                confirm_after=confirm_after,
-                force=force,
-                missing=self._missing(n_features),
-                progress=self._progress,
-            )
+            with self._lessons(fresh) as lessons:
+                attempt = challenge(
+                    self.version,
+                    lessons,
+                    self._schema,
+                    self._training,
+                    recipe=settings.recipe,
+                    alpha=alpha,
+                    min_rows=settings.min_labelled,
+                    number=self._ledger.next_version(),
+                    facts=facts,
+                    changed_at=changed_at,
+                    confirm_after=confirm_after,
+                    force=force,
+                    missing=self._missing(len(self._schema.features)),
+                    progress=self._progress,
+                )
             report, failure = attempt.report, attempt.report.error
             if attempt.challenger is not None:
                 promoted = write_version(self._folder, attempt.challenger)
         except Exception as error:  # whatever training trips over, the batch must not be lost
             failure = f"{type(error).__name__}: {error}"
             report = None if report is None else replace(report, outcome=FAILED)
+        if promoted is None:
+            with contextlib.suppress(OSError):  # else `prune` does
+                remove_shards(self._folder, self._written)
         challenger = promoted.version if promoted else None
         return promoted, retraining_part(
             report, challenger=challenger, failure=failure, reason=reason
         )
+
+    @contextlib.contextmanager
+    def _lessons(self, fresh: Lot) -> Iterator[Lessons]:
+        """What challengers learn from: rows in hand, or shards if they are too many for that."""
+        settings, ledger = self._settings, self._ledger
+        n_new = ledger.labelled_counts(after=ledger.learnt())[0] + fresh.n_rows
+        n_old = self.version.learnt.n_rows
+        n_all = min(n_new + n_old, settings.window_rows)
+        if n_all <= settings.memory_rows or settings.engine == "local":
+            yield self._in_hand(fresh)
+            return
+        from wine_drift.cluster import connected  # it loads Dask
+
+        cluster = connected(
+            settings.dask_scheduler,
+            n_workers=settings.threads,
+            most_bytes=settings.max_bytes,
+            progress=self._progress,
+        )
+        with cluster as trainers:
+            self._progress(f"a Dask cluster learns from {n_all} rows")
+            yield self._spread(fresh, trainers)
+
+    def _in_hand(self, fresh: Lot) -> InHand:
+        """The newest rows that may be in hand."""
+        n_features, champion, most = len(self._schema.features), self.version, self._most_in_hand
+        learnt, place = self._ledger.learnt(), self._folder
+        shards = (*self._ledger.shards(after=learnt), *fresh.shards)
+        history = [
+            read_newest(place, shards, most, n_features),
+            self._ledger.labelled_rows(n_features, after=learnt, most=most),
+            fresh.rows,
+        ]
+        if champion.shards:
+            missing = max(most - sum(map(len, history)), 0)
+            champion = replace(
+                champion, rows=read_newest(place, champion.shards, missing, n_features)
+            )
+        return InHand(
+            champion,
+            concatenate(history, n_features),
+            self._schema,
+            replace(self._training, window_rows=most),
+            min_rows=self._settings.min_labelled,
+        )
+
+    def _spread(self, fresh: Lot, trainers: Trainers) -> Spread:
+        """All rows in shards; those in hand are written for that."""
+        ledger, place, n_features = self._ledger, self._folder, len(self._schema.features)
+        number, learnt = ledger.next_version(), ledger.learnt()
+        sizes = ledger.window_sizes(after=learnt)
+        sizes[fresh.newest] = sizes.get(fresh.newest, 0) + fresh.n_rows
+        first = first_of_newest(sizes, GATE_BATCHES, self._settings.min_labelled)
+
+        def write(name: str, parts: Iterable[LabelledRows]) -> list[Shard]:
+            written = []
+            for shard in ShardWriter(place, f"v{number}-{name}").write_all(parts, n_features):
+                written.append(shard)
+                self._written.append(shard.name)  # now, as the next one may fail
+            return written
+
+        def in_hand() -> Iterator[LabelledRows]:
+            yield from ledger.labelled_parts(after=learnt)
+            yield from _cut(fresh.rows)
+
+        there = (*ledger.shards(after=learnt), *fresh.shards)
+        new = write("new", (rows.take(rows.sequence < first) for rows in in_hand()))
+        recent = write("recent", (rows.take(rows.sequence >= first) for rows in in_hand()))
+        new += [shard for shard in there if shard.newest < first]
+        recent += [shard for shard in there if shard.newest >= first]
+        left = self._settings.window_rows - sum(shard.n_rows for shard in (*new, *recent))
+        old = self.version.shards or write("old", _cut(self.version.rows))
+        return Spread(
+            trainers,
+            place,
+            self.version,
+            self._schema,
+            self._training,
+            old=newest_shards(old, left),
+            new=new,
+            recent=recent,
+            continued_from=first_of_newest(ledger.window_sizes() | sizes, CONTINUED_BATCHES),
+            most=self._settings.memory_rows,
+        )
+
+    @property
+    def _most_in_hand(self) -> int:
+        return min(self._settings.window_rows, self._settings.memory_rows)
 
     def _missing(self, n_features: int) -> Floats:
         """Usual share of missing values of each feature: that of the pool."""
@@ -346,8 +454,9 @@ class Champion:
         return np.minimum(out, 0.99)
 
     @property
-    def _folder(self) -> Path:
-        return self._settings.home / "models"
+    def _folder(self) -> Place:
+        place = models_place(self._settings)
+        return place.absolute() if isinstance(place, Path) else place  # workers are elsewhere
 
     @property
     def _training(self) -> Training:
@@ -358,6 +467,7 @@ class Champion:
             seed=settings.seed,
             threads=settings.threads,
             window_rows=settings.window_rows,
+            categorical=tuple(np.flatnonzero(self._schema.n_categories).tolist()),
         )
 
     def _facts(self, reason: str, *, parent: str | None, dataset: str) -> dict[str, Any]:
@@ -373,3 +483,8 @@ def retraining_failure(part: Mapping[str, Any] | None) -> RetrainingFailed | Non
         f"retraining failed, the champion goes on serving: {part['error']}",
         remedy="all else is recorded; the next alarm tries again, or `wine-drift train` does now",
     )
+
+
+def _cut(rows: LabelledRows) -> Iterator[LabelledRows]:
+    for start in range(0, len(rows), SHARD_ROWS):
+        yield rows.take(slice(start, start + SHARD_ROWS))

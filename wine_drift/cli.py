@@ -21,7 +21,20 @@ from wine_drift.errors import (
 from wine_drift.logline import run_line
 from wine_drift.roster import more_waits
 from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
-from wine_drift.voice import bar, give_up, log, progress, say, speak, structured, tell, wipe
+from wine_drift.voice import (
+    bar,
+    give_up,
+    log,
+    paper,
+    progress,
+    put,
+    say,
+    speak,
+    structured,
+    tell,
+    wipe,
+)
+from wine_drift.wording import counted
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
@@ -29,6 +42,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130  # as a shell gives it: 128 + SIGINT
+PLACES = ("home", "ledger", "models")  # of what is kept
 STREAM = ("batch_rows", "seed", "scenario", "scenario_start", "scenario_feature")
 TRAINING = (
     "training_share",
@@ -39,7 +53,8 @@ TRAINING = (
     "gate_alpha",
     "half_life",
 )
-KEEPING = ("window_rows", "window_age", "waiting_rows", "row_id")
+LEARNING = ("window_rows", "memory_rows", "threads", "engine", "dask_scheduler")
+KEEPING = ("window_age", "waiting_rows", "row_id")
 WRITING = ("lock_wait", "keep_history", "backup_every")  # whatever changes a home
 PUBLISHING = (
     "pushgateway",
@@ -74,11 +89,11 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 METAVARS: dict[type, str] = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
 
-def takes(*names: str) -> Callable[[F], F]:
-    """Give a command the options of these settings, besides --home and --settings."""
+def takes(*names: str, places: tuple[str, ...] = PLACES) -> Callable[[F], F]:
+    """Give a command the options of these settings, besides its places and --settings."""
 
     def decorate(command: F) -> F:
-        for name in reversed(("home", *names)):
+        for name in reversed((*places, *names)):
             metadata = specification()[name].metadata
             flag = "--" + name.replace("_", "-")
             text, default = metadata["help"], specification()[name].default
@@ -89,12 +104,32 @@ def takes(*names: str) -> Callable[[F], F]:
             if kind(name) is bool:
                 option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
             else:
-                option = click.option(flag, name, metavar=METAVARS[kind(name)], help=text)
+                option = click.option(
+                    flag,
+                    name,
+                    metavar=METAVARS[kind(name)],
+                    help=text,
+                    shell_complete=_completes(name),
+                )
             command = option(command)
         where = f"TOML file with settings (default: ./{DEFAULT_FILE} if it is there)"
         return click.option("--settings", "file", metavar="FILE", help=where)(command)
 
     return decorate
+
+
+def _completes(name: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """What a shell offers for a setting: its choices, or files."""
+
+    def offer(ctx: click.Context, param: click.Parameter, begun: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        if kind(name) is Path:
+            return [CompletionItem(begun, type="file")]
+        choices = specification()[name].metadata["choices"]
+        return [choice for choice in choices if choice.startswith(begun)]
+
+    return offer
 
 
 class Commands(click.Group):
@@ -125,13 +160,13 @@ def main() -> None:
 
     Exit codes: 0 done, 2 usage or settings, 3 the batch is bad and in quarantine, or its labels are
     bad, 4 batch done but push failed, 5 another run holds the lock, 6 ledger or model unreadable,
-    7 not healthy, 8 drift (only with --fail-on), 9 batch done but retraining failed,
-    130 interrupted, 1 a bug.
+    or cluster lost, 7 not healthy, 8 drift (only with --fail-on), 9 batch done but retraining
+    failed, 130 interrupted, 1 a bug.
     """
 
 
 @main.command("run-batch")
-@click.argument("batch", required=False, type=click.Path(path_type=Path))
+@click.argument("batch", required=False, type=click.Path(path_type=str))
 @takes(
     "data",
     "schema",
@@ -140,8 +175,8 @@ def main() -> None:
     *STREAM,
     *JUDGING,
     *TRAINING,
+    *LEARNING,
     *KEEPING,
-    "threads",
     "max_bytes",
     *PUBLISHING,
     *WRITING,
@@ -152,8 +187,12 @@ def main() -> None:
     "json",
     "fail_on",
 )
-def run_batch_command(batch: Path | None, file: str | None, **options: Any) -> None:
-    """Process one batch: BATCH, or the next of the inbox or the stream."""
+def run_batch_command(batch: str | None, file: str | None, **options: Any) -> None:
+    """Process one batch: BATCH, or the next of the inbox or the stream.
+
+    BATCH is a file, or many: a folder, a pattern in quotes such as 'parts/*.parquet', or an address
+    such as 's3://wines/*.parquet'.
+    """
     settings = _settings(file, options)
     if batch is not None and settings.drain:
         raise SettingsError(
@@ -176,7 +215,7 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     Due is every so many seconds, or what a line of crontab says (--cron). All options of run-batch,
     which its own --help tells, are passed on to each run.
     """
-    shared = {name: own[name] for name in ("home", *TIMING, *LOGGING)}
+    shared = {name: own[name] for name in (*PLACES, *TIMING, *LOGGING)}
     arguments = [*_as_options({"settings": file} | shared), *options]
     # mistakes are told now, not by each run
     with run_batch_command.make_context("wine-drift run-batch", list(arguments)) as ctx:
@@ -207,9 +246,8 @@ def schedule(options: tuple[str, ...], file: str | None, **own: Any) -> None:
     "schema",
     "seed",
     *TRAINING,
-    "window_rows",
+    *LEARNING,
     "force",
-    "threads",
     "max_bytes",
     *PUBLISHING,
     *WRITING,
@@ -231,8 +269,8 @@ def train(file: str | None, **options: Any) -> None:
     "seed",
     *JUDGING,
     *TRAINING,
+    *LEARNING,
     *KEEPING,
-    "threads",
     "max_bytes",
     *PUBLISHING,
     *WRITING,
@@ -255,12 +293,12 @@ def metrics(file: str | None, **options: Any) -> None:
     from wine_drift.outbox import families
     from wine_drift.publishing import render
 
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
         click.echo(render(families(settings, ledger)), nl=False)
 
 
 @main.command()
-@takes(*PUBLISHING, *WRITING)
+@takes(*PUBLISHING, *WRITING, "json")
 def push(file: str | None, **options: Any) -> None:
     """Send every metric to the sinks again."""
     settings = _settings(file, options)
@@ -271,25 +309,37 @@ def push(file: str | None, **options: Any) -> None:
     # an older set pushed after a newer one would turn the counters back.
     with writing(settings, say=say, new=False) as ledger:
         told, failure = publish(settings, ledger)
+    if settings.json or failure is None:
+        _answer(settings, told, lambda told: f"published {', '.join(told['sinks'])}")
     if failure is not None:
         raise failure
-    click.echo(f"published {', '.join(told['sinks'])}")
 
 
 @main.command()
-@takes("last", "json")
+@takes("last", "min_labelled", "min_positives", "json")
 def status(file: str | None, **options: Any) -> None:
-    """Show the model, the last run and the last batches."""
+    """Tell whether all is well, what to do, and what comes; then the model and the last batches."""
     settings = _settings(file, options)
-    from wine_drift.ledger import Ledger
-    from wine_drift.report import status_text
+    from wine_drift.standing import standing
 
-    with Ledger.open(settings.home, read_only=True) as ledger, ledger.still():
-        records, snapshot = ledger.records(settings.last), ledger.snapshot()
+    found = standing(settings, now=time.time())
     if settings.json:
-        _print_json({"champion": snapshot.champion, "run": snapshot.run, "batches": records})
-    else:
-        click.echo(status_text(records, snapshot.champion, snapshot.run, home=str(settings.home)))
+        _print_json(found.to_dict())
+        return
+    from wine_drift.overview import status_text
+
+    snapshot = found.snapshot
+    text = status_text(
+        found.verdict,
+        found.records,
+        snapshot.champion,
+        snapshot.run,
+        home=str(settings.home),
+        labelled=snapshot.labelled,
+        serves_since=found.serves_since,
+        paper=paper(),
+    )
+    put(text)
 
 
 @main.command()
@@ -302,18 +352,23 @@ def explain(run: str, file: str | None, **options: Any) -> None:
     from wine_drift.ledger import Ledger
     from wine_drift.report import explain_text
 
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
         record = ledger.find(run)
+    if record is None and not run:
+        raise SettingsError(
+            f"{settings.home}: no processed batch yet",
+            remedy="process one with `wine-drift run-batch`; is it the right --home?",
+        )
     if record is None:
         raise SettingsError(
-            f"{settings.home}: no processed batch {run}".rstrip(),
-            remedy="`wine-drift status` lists the last ones",
+            f"{settings.home}: no processed batch {run}, or more than one that begins so",
+            remedy="`wine-drift history list` has their numbers",
         )
     if settings.json:
         parts = {key: record[key] for key in ("batch", "drift", "quality", "decision")}
         _print_json(parts | {"columns": explanation.explain(record)})
     else:
-        click.echo(explain_text(record))
+        put(explain_text(record, paper()))
 
 
 @main.group()
@@ -370,12 +425,12 @@ def models_list(file: str | None, **options: Any) -> None:
     """List every version; * marks the champion."""
     settings = _settings(file, options)
     manifests, champion, pruned = _versions(settings)
-    from wine_drift.report import models_text
+    from wine_drift.overview import models_text
 
     if settings.json:
         _print_json({"champion": champion, "versions": manifests, "pruned": sorted(pruned)})
     else:
-        click.echo(models_text(manifests, champion, pruned))
+        put(models_text(manifests, champion, pruned, paper()))
 
 
 @models.command("show")
@@ -391,9 +446,11 @@ def models_show(version: str | None, file: str | None, **options: Any) -> None:
             _print_json(manifest)
             return
     if wanted is None:
-        raise SettingsError("no model yet", remedy="the first `wine-drift run-batch` trains one")
+        raise SettingsError(
+            f"{settings.home}: no model yet", remedy="the first `wine-drift run-batch` trains one"
+        )
     known = ", ".join(manifest["version"] for manifest in manifests) or "none"
-    raise SettingsError(f"no model version {wanted}", remedy=f"there are: {known}")
+    raise SettingsError(f"{settings.home}: no model version {wanted}", remedy=f"there are: {known}")
 
 
 @models.command("rollback")
@@ -435,16 +492,17 @@ def models_diff(old: str | None, new: str | None, file: str | None, **options: A
 
 @models.command("export")
 @click.argument("version")
-@takes("out")
+@takes("out", "json")
 def models_export(version: str, file: str | None, **options: Any) -> None:
     """Write VERSION to one file, for `import` in another home or for keeping."""
     settings = _settings(file, options)
     if settings.out is None:
         raise SettingsError("no file to write to", remedy="name one with --out")
     from wine_drift.exchange import export_version
+    from wine_drift.report import written_text
 
     export_version(settings, version, settings.out)
-    click.echo(f"wrote {settings.out}")
+    _answer(settings, {"path": str(settings.out)}, written_text)
 
 
 @models.command("import")
@@ -484,7 +542,10 @@ def repair(file: str | None, **options: Any) -> None:
 
 
 @main.command()
-@takes("out", "batches", "data", "max_bytes", "schema", "source", *STREAM)
+@takes(
+    *("out", "batches", "data", "max_bytes", "schema", "source", *STREAM, "json"),
+    places=("home",),
+)
 def simulate(file: str | None, **options: Any) -> None:
     """Write batch files with a drift scenario, of the table or of simulated wines."""
     settings = _settings(file, options)
@@ -494,24 +555,72 @@ def simulate(file: str | None, **options: Any) -> None:
     from wine_drift.supply import write_simulated
 
     schema = load_schema(settings.schema)
-    for path in write_simulated(settings, schema, n_batches=settings.batches, out=settings.out):
-        click.echo(path)
+    paths = write_simulated(
+        settings, schema, n_batches=settings.batches, out=settings.out, progress=bar
+    )
+    found = {"files": [str(path) for path in paths]}
+    _answer(settings, found, lambda found: "\n".join(found["files"]))
+
+
+@main.command()
+@takes("out", "pipeline", "json")
+def report(file: str | None, **options: Any) -> None:
+    """Write a page for people to --out FILE: is the model healthy, and if not, why not."""
+    settings = _settings(file, options)
+    if settings.out is None:
+        raise SettingsError("no file to write to", remedy="name one with --out")
+    from wine_drift.portrait import write_report
+    from wine_drift.report import written_text
+
+    level = write_report(settings, settings.out)
+    _answer(settings, {"path": str(settings.out), "verdict": level}, written_text)
+
+
+@main.command()
+@takes("metrics_port", "metrics_host", "pipeline", "legacy_metrics")
+def serve(file: str | None, **options: Any) -> None:
+    """Show the page of report at / beside /metrics, on port 8000, until SIGTERM; it only reads."""
+    settings = _settings(file, options)
+    from wine_drift.service import show
+
+    show(settings, say=say)
 
 
 @main.command("fetch-data")
-@takes("url")
+@takes("url", "json", places=("home",))
 def fetch_data(file: str | None, **options: Any) -> None:
     """Download the UCI red-wine table into HOME/data and print where it is."""
     settings = _settings(file, options)
     from wine_drift.dataset import URL, fetch
 
-    click.echo(fetch(settings.home, url=settings.url or URL))
+    progress("downloading the red-wine table")
+    path = fetch(settings.home, url=settings.url or URL)
+    _answer(settings, {"path": str(path)}, lambda told: str(told["path"]))
 
 
 @main.command()
 @click.argument("path", default=DEFAULT_FILE, type=click.Path(path_type=Path))
-def init(path: Path) -> None:
-    """Write a settings file with every setting explained, to PATH."""
+@click.option("--from", "table", metavar="FILE", help="a table to propose settings and schema from")
+@click.option("--target", metavar="COLUMN", help="its column with the answer")
+@click.option("--positive", metavar="RULE", help="what counts as positive: '> 6.5' or '== yes'")
+def init(path: Path, table: str | None, target: str | None, positive: str | None) -> None:
+    """Write a settings file with every setting explained, to PATH.
+
+    With --from, also a schema file, proposed from a table.
+    """
+    if table and target and positive:
+        from wine_drift.supply import write_proposal
+
+        written, remarks = write_proposal(path, Path(table), target=target, positive=positive)
+        for remark in remarks:
+            say(f"look at this: {remark}")
+        click.echo("\n".join(f"wrote {each}" for each in written))
+        return
+    if (table, target, positive) != (None, None, None):
+        raise SettingsError(
+            "--from, --target and --positive go together",
+            remedy="such as --from loans.csv --target repaid --positive '== no'",
+        )
     from wine_drift.settings import settings_toml
 
     try:
@@ -522,73 +631,149 @@ def init(path: Path) -> None:
     click.echo(f"wrote {path}")
 
 
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands and options, for its start-up file.
+
+    Such as: eval "$(wine-drift completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None, shell
+    click.echo(made(main, {}, "wine-drift", "_WINE_DRIFT_COMPLETE").source())
+
+
 @main.group()
 def history() -> None:
-    """The past, for a time series database that was not there."""
+    """The past: as a table, or for a time series database that was not there."""
+
+
+@history.command("list")
+@takes("last", "since", "json")
+def history_list(file: str | None, **options: Any) -> None:
+    """Show what happened: batches, decisions, retrainings, and changes of the champion."""
+    settings = _settings(file, options)
+    from wine_drift.history import past
+    from wine_drift.overview import past_text
+
+    found = past(settings)
+    if settings.json:
+        _print_json({"events": found})
+    else:
+        put(past_text(found, paper()))
 
 
 @history.command("export")
-@takes("openmetrics", "since", "until", "step", "pipeline", "legacy_metrics")
+@takes("openmetrics", "since", "until", "step", "pipeline", "legacy_metrics", "json")
 def history_export(file: str | None, **options: Any) -> None:
     """Write every metric of the past to --openmetrics FILE, with its times."""
     settings = _settings(file, options)
     if settings.openmetrics is None:
         raise SettingsError("no file to write to", remedy="name one with --openmetrics")
     from wine_drift.history import export_history
+    from wine_drift.report import written_text
 
     told = export_history(settings, settings.openmetrics, progress=bar)
-    click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
+    found = {"path": str(settings.openmetrics), "entries": told}
+    _answer(settings, found, written_text)
 
 
 @main.command()
-@takes("days", "scenario", "batch_rows", "seed", "openmetrics", "pipeline", "legacy_metrics")
+@takes(
+    *("days", "scenario", "batch_rows", "seed", "openmetrics", "pipeline", "legacy_metrics", "json")
+)
 def demo(file: str | None, **options: Any) -> None:
     """Fill an empty home with a simulated past of hourly batches, to have something to look at."""
     settings = _settings(file, options)
     from wine_drift.demo import make_demo
     from wine_drift.history import export_history
-    from wine_drift.report import story_text
+    from wine_drift.report import demo_text
 
-    story = make_demo(settings, progress=bar)
+    story, path, entries = make_demo(settings, progress=bar), settings.openmetrics, None
     if story is not None:
         say("SIMULATED DATA: these are not measurements of real wines")
-        click.echo(f"{settings.home}: {settings.days:g} days of hourly batches, up to now")
-        if story:
-            click.echo(story_text(story))
-    else:
-        click.echo(f"{settings.home}: has a past already; nothing was changed")
-    if settings.openmetrics is None:
-        return
-    if story is None and settings.openmetrics.exists():
-        click.echo(f"{settings.openmetrics}: left as it is")
-        return
-    told = export_history(settings, settings.openmetrics, progress=bar)
-    click.echo(f"wrote {told} entries of the ledger to {settings.openmetrics}")
+    if path is not None and (story is not None or not path.exists()):
+        entries = export_history(settings, path, progress=bar)
+    found = {
+        "home": str(settings.home),
+        "days": settings.days,
+        "changed": story is not None,
+        "story": [{"at": at, "record": record} for at, record in story or ()],
+        "path": path and str(path),
+        "entries": entries,  # null: the file is left as it is, or there is to be none
+    }
+    _answer(settings, found, demo_text)
 
 
 @main.command()
-@takes("max_age")
+@takes("max_age", "json")
 def health(file: str | None, **options: Any) -> None:
     """Exit with 0 if the last run ended well and not too many intervals ago, else with 7."""
     settings = _settings(file, options)
     from wine_drift.ledger import Ledger
 
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
         snapshot = ledger.snapshot()
-    if snapshot.run is None:
-        raise Unhealthy(f"{settings.home}: no run yet", remedy="start `wine-drift run-batch`")
-    if not snapshot.run["success"]:
-        raise Unhealthy(
-            f"the last run failed: {snapshot.run['outcome']}", remedy="see what it printed"
-        )
-    age, interval = time.time() - snapshot.last_success, snapshot.run["interval"]
-    if age > settings.max_age * interval:
-        raise Unhealthy(
+    error, age, run = None, time.time() - snapshot.last_success, snapshot.run
+    if run is None:
+        error = Unhealthy(f"{settings.home}: no run yet", remedy="start `wine-drift run-batch`")
+    elif not run["success"]:
+        remedy = "`wine-drift status` tells what to do; the run's log has more"
+        error = Unhealthy(f"the last run failed: {run['outcome']}", remedy=remedy)
+    elif age > settings.max_age * run["interval"]:
+        error = Unhealthy(
             f"the last success is {age:.0f} s old, more than max_age = {settings.max_age:g} times "
-            f"every = {interval:g} s",
-            remedy="see whether the schedule still runs",
+            f"every = {run['interval']:g} s",
+            remedy="see whether the schedule still runs: `wine-drift doctor`",
         )
-    click.echo(f"healthy: the last success is {age:.0f} s old")
+    told = {
+        "healthy": error is None,
+        "reason": error and str(error),
+        "run": run,
+        "last_success": snapshot.last_success or None,
+    }
+    if settings.json or error is None:
+        _answer(settings, told, lambda told: f"healthy: the last success is {age:.0f} s old")
+    if error is not None:
+        raise error
+
+
+@main.command()
+@takes(
+    *("data", "schema", "inbox"),
+    *PUBLISHING,
+    "backup_every",
+    *TIMING,
+    "json",
+)
+def doctor(file: str | None, **options: Any) -> None:
+    """Look at settings, home, ledger, models, data, sinks and schedule; change nothing.
+
+    Exits with 7 if there is a problem.
+    """
+    from wine_drift.diagnosis import PROBLEM, Check
+
+    try:
+        settings = _settings(file, options)
+    except SettingsError as error:
+        as_json, step = bool(options["json"]), error.remedy
+        checks = [Check(PROBLEM, "settings", line, step) for line in str(error).splitlines()]
+    else:
+        from wine_drift.doctor import examine
+
+        as_json, checks = settings.json, list(examine(settings))
+    if as_json:
+        _print_json({"checks": [vars(check) for check in checks]})
+    else:
+        from wine_drift.overview import doctor_text
+
+        put(doctor_text(checks, paper()))
+    problems = sum(check.level == PROBLEM for check in checks)
+    if problems:
+        told = counted(problems, "problem", "problems")
+        raise Unhealthy(told, remedy="what to do about each is told above")
 
 
 def _settings(file: str | None, options: dict[str, Any]) -> Settings:
@@ -623,7 +808,7 @@ def _translated(error: OSError) -> StateUnreadable:
     return StateUnreadable(f"{place}{error.strerror or error}", remedy=remedy)
 
 
-def _run_once(settings: Settings, batch: Path | None) -> tuple[int, bool]:
+def _run_once(settings: Settings, batch: str | None) -> tuple[int, bool]:
     """One run with all that is told of it: its exit code, and whether more batches wait."""
     from wine_drift.record import Report
     from wine_drift.report import run_text
@@ -678,7 +863,7 @@ def _drift_found(settings: Settings, record: Mapping[str, Any]) -> int:
 def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None, set[str]]:
     from wine_drift.ledger import Ledger
 
-    with Ledger.open(settings.home, read_only=True) as ledger, ledger.still():
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger, ledger.still():
         champion = ledger.champion()
         return ledger.versions(), champion["version"] if champion else None, ledger.pruned()
 

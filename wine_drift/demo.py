@@ -45,6 +45,11 @@ def make_demo(
         The home holds models without a ledger, or a setting makes no sense here.
     AlreadyRunning
     """
+    if settings.ledger is not None or settings.models is not None:
+        raise SettingsError(
+            "demo fills a home that keeps its ledger and models itself",
+            remedy="leave out ledger and models",
+        )
     if settings.dry_run:
         raise SettingsError("demo has no dry run", remedy="try it in another --home")
     chosen = STORY if settings.scenario == "none" else settings.scenario

@@ -6,7 +6,7 @@ arrays may have leading axes, one entry for each stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from wine_drift.bins import Floats, Profile
 from wine_drift.drift import BETS, WINDOW_DECAY, DriftTests, run_tests, severity
 from wine_drift.evidence import (
     STRENGTHS,
@@ -30,7 +31,6 @@ from wine_drift.outcomes import (
     log_losses,
     mean_log_loss,
 )
-from wine_drift.profile import Floats, Profile
 from wine_drift.reference import Reference, Summary
 
 STATUSES = ("ok", "warn", "minor", "drift", "major")
@@ -165,6 +165,7 @@ def judge_drift(
     state: DriftState,
     batch: Profile,
     limits: Limits,
+    n_categories: Sequence[int] = (),
 ) -> tuple[DriftReading, DriftState]:
     """Judge one batch, and what is known after it.
 
@@ -179,8 +180,11 @@ def judge_drift(
         Before this batch.
     batch : Profile
         Of `limits.min_rows` rows or more.
+    limits : Limits
+    n_categories : sequence of int
+        See `drift.run_tests`.
     """
-    tests = run_tests(state.pool, batch, correlation, n_reference)
+    tests = run_tests(state.pool, batch, correlation, n_reference, n_categories)
     evidence = tests.added_to(state.evidence)
     window = state.window.scaled(_fading(state.window.n_rows, batch.n_rows)) + batch
     sizes, psi = severity(reference, window, batch)

@@ -7,11 +7,13 @@ Arrays may have leading axes, one entry for each stream of batches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import chdtrc, fdtrc, gammaln
 
+from wine_drift.bins import N_BINS, Floats, Profile, rank_scores, unlisted_bin
 from wine_drift.evidence import (
     STRENGTHS,
     Evidence,
@@ -19,7 +21,6 @@ from wine_drift.evidence import (
     log_e_of_shift,
     log_weighted_mean,
 )
-from wine_drift.profile import N_BINS, Floats, Profile, rank_scores
 
 # Shares of the false-alarm budget; each sums over the columns, all to 1.
 WEIGHT_CHI2 = 0.3
@@ -28,6 +29,7 @@ WEIGHT_MULTIVARIATE = 0.3
 WEIGHT_MISSING = 0.1
 
 FINE_BINS_FROM = 200  # values; below, pairs of bins are merged for the chi-square test
+LEAST_EXPECTED = 5.0  # of a category in a batch; else it counts with the one before it
 WINDOW_DECAY = 0.7  # weight of the window's past at each batch, for severity
 BETS = np.concatenate([STRENGTHS, -STRENGTHS])  # on location and on scale, either way
 
@@ -74,9 +76,17 @@ class DriftTests:
 
 
 def run_tests(
-    pool: Profile, batch: Profile, correlation: Floats, n_reference: Floats | int
+    pool: Profile,
+    batch: Profile,
+    correlation: Floats,
+    n_reference: Floats | int,
+    n_categories: Sequence[int] = (),
 ) -> DriftTests:
     """Compare a batch with the pool.
+
+    Categories are ranked as they are listed, the most frequent one first: location tells whether
+    rarer ones have become more frequent. The multivariate test leaves them out, for `correlation`
+    does. In the test of missing values, what is none of the list is missing, too.
 
     Parameters
     ----------
@@ -87,10 +97,12 @@ def run_tests(
         Of the rank scores in the reference.
     n_reference : int or ndarray of shape (...)
         Rows of the reference.
+    n_categories : sequence of int
+        Of the first columns: how many categories are listed, 0 where it holds numbers.
     """
     n, m = batch.counts.sum(axis=-1), pool.counts.sum(axis=-1)
     z = location_scale_z(pool, batch)
-    return DriftTests(
+    tests = DriftTests(
         chi2=chi2_p_values(pool, batch),
         location_scale=chdtrc(2, (z**2).sum(axis=-1)),
         missing=missing_p_values(pool, batch),
@@ -98,6 +110,18 @@ def run_tests(
         z=z,
         n_effective=n * m / np.maximum(n + m, 1),
     )
+    for j in np.flatnonzero(n_categories).tolist():
+        sides = [
+            Profile(side.counts[..., [j], :], side.missing[..., [j]]) for side in (pool, batch)
+        ]
+        usual, here = frequent_categories(*sides)
+        tests.chi2[..., [j]] = _chi2(usual.counts, here.counts)
+        tests.missing[..., [j]] = missing_p_values(
+            *(_unlisted_as_missing(side, n_categories[j]) for side in sides)
+        )
+        z[..., [j], :] = location_scale_z(usual, here)
+        tests.location_scale[..., j] = chdtrc(2, (z[..., j, :] ** 2).sum(axis=-1))
+    return tests
 
 
 def chi2_p_values(pool: Profile, batch: Profile) -> Floats:
@@ -127,6 +151,39 @@ def chi2_p_values(pool: Profile, batch: Profile) -> Floats:
     if not few.all():
         p_values = np.where(few, p_values, _chi2(pool.counts, batch.counts))
     return p_values
+
+
+def frequent_categories(pool: Profile, batch: Profile) -> tuple[Profile, Profile]:
+    """Categories of which fewer than five are to be expected in a batch, with the one before each.
+
+    Then the tests of counts hold, however rare a category is; and they look at each that is left
+    by itself, whatever the number of rows.
+
+    Examples
+    --------
+    40 red and 60 white of a pool are 60 and 39 in the batch; one that is green counts as white.
+
+    >>> table = np.zeros((2, 1, 20)); table[0, 0, [0, 2]] = 40, 60
+    >>> table[1, 0, [0, 2, 4]] = 60, 39, 1
+    >>> pool, batch = frequent_categories(*(Profile(row, np.zeros(1)) for row in table))
+    >>> batch.counts[0, :5].tolist()
+    [60.0, 0.0, 40.0, 0.0, 0.0]
+    """
+    usual, here = (np.array(each) for each in np.broadcast_arrays(pool.counts, batch.counts))
+    share = here.sum(axis=-1) / np.maximum((usual + here).sum(axis=-1), 1)
+    for k in range(N_BINS - 1, 0, -1):
+        few = (usual[..., k] + here[..., k]) * share < LEAST_EXPECTED
+        for each in (usual, here):
+            each[..., k - 1] += np.where(few, each[..., k], 0.0)
+            each[..., k] = np.where(few, 0.0, each[..., k])
+    return Profile(usual, pool.missing), Profile(here, batch.missing)
+
+
+def _unlisted_as_missing(profile: Profile, n_categories: int) -> Profile:
+    """The same with what is none of the categories among the missing values."""
+    place, counts = unlisted_bin(n_categories), profile.counts.copy()
+    counts[..., place] = 0.0
+    return Profile(counts, profile.missing + profile.counts[..., place])
 
 
 def location_scale_z(pool: Profile, batch: Profile) -> Floats:

@@ -70,6 +70,12 @@ class StateUnreadable(WineDriftError):
     exit_code = 6
 
 
+class ClusterLost(WineDriftError):
+    """The Dask cluster cannot be reached, or could not do its work; the batch is taken again."""
+
+    exit_code = 6
+
+
 class BadLabels(WineDriftError):
     """A file of late labels does not fit its batch; nothing was changed."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.profile import Floats
+from wine_drift.bins import Floats
 
 STRENGTHS = np.array([0.1, 0.2, 0.4])  # of bets: shifts in standard deviations of one row
 SMALLEST_P = 1e-300  # p-values that underflow count as this

@@ -10,29 +10,32 @@ from typing import Any
 
 import numpy as np
 
+from wine_drift.bins import N_BINS, Floats
 from wine_drift.bundle import read_bundle, write_bundle
 from wine_drift.champion import Champion
 from wine_drift.dataset import load_schema
 from wine_drift.errors import SettingsError
-from wine_drift.home import reading, writing
+from wine_drift.home import models_place, reading, writing
 from wine_drift.ledger import Ledger
+from wine_drift.measures import measure_quality
 from wine_drift.model import Version, compared_model, parse_version, version_name, write_version
 from wine_drift.outbox import publish
-from wine_drift.profile import N_BINS, Floats
-from wine_drift.quality import measure_quality
 from wine_drift.record import Report
 from wine_drift.reference import Reference, build_reference
+from wine_drift.rows import LabelledRows
 from wine_drift.schema import Schema
 from wine_drift.settings import Settings
 from wine_drift.shelf import read_files
 from wine_drift.trees import check_trees
-from wine_drift.versions import models_folder, present
+from wine_drift.versions import present
 
 IMPORTED = "imported"
 
 
 def export_version(settings: Settings, version: str, path: Path) -> None:
     """Write a version to one file; the same version gives the same bytes.
+
+    Of a version that was trained on rows in shards, a sample of them goes with it.
 
     Raises
     ------
@@ -43,7 +46,12 @@ def export_version(settings: Settings, version: str, path: Path) -> None:
     """
     with reading(settings) as ledger:
         manifest = present(ledger, version)
-    write_bundle(path, manifest, read_files(models_folder(settings), manifest))
+    contents = read_files(models_place(settings), manifest)
+    if "shards" in manifest:  # they stay: what goes is a sample of their rows
+        rows = LabelledRows.from_bytes(contents["rows.npy.z"])
+        manifest |= {"training_rows": len(rows), "training_positives": int(rows.positive.sum())}
+        del manifest["shards"]
+    write_bundle(path, manifest, contents)
 
 
 def import_version(settings: Settings, path: Path) -> Report:
@@ -63,10 +71,10 @@ def import_version(settings: Settings, path: Path) -> Report:
     """
     schema = load_schema(settings.schema)
     manifest, contents = read_bundle(path)
-    if _question(schema) != (manifest["features"], manifest["positive"]):
+    difference = schema.difference(manifest)
+    if difference is not None:
         raise SettingsError(
-            f"{path}: answers {manifest['positive']!r} from {', '.join(manifest['features'])}; "
-            "the schema is another",
+            f"{path}: {difference}",
             remedy="give the --schema that it was made for; nothing was changed",
         )
     try:
@@ -87,7 +95,7 @@ def import_version(settings: Settings, path: Path) -> Report:
                 if each["version"] not in gone:
                     return Report({"outcome": "known", "version": each["version"], **record})
                 learnt = ledger.learnt(each["version"])  # it comes home
-        version = write_version(models_folder(settings), _own(version, ledger))
+        version = write_version(models_place(settings), _own(version, ledger))
         record = {"outcome": IMPORTED, "version": version.version, **record}
         if champion is not None:
             ledger.commit_version(version.manifest, learnt=learnt)
@@ -97,15 +105,12 @@ def import_version(settings: Settings, path: Path) -> Report:
         return Report(record, failure)
 
 
-def _question(schema: Schema) -> tuple[list[str], str]:
-    return list(schema.feature_names), f"{schema.target} {schema.positive}"
-
-
 def _opened(manifest: Mapping[str, Any], contents: Mapping[str, bytes], schema: Schema) -> Version:
     """A version of files that a stranger wrote; it can score and judge, or an error is raised."""
     n_features = len(schema.features)
     for name in contents.keys() & {"model.txt", "base.txt"}:
-        check_trees(contents[name].decode(), n_features)  # before LightGBM sees it
+        # before LightGBM sees it
+        check_trees(contents[name].decode(), n_features, schema.n_categories)
     with np.errstate(invalid="raise"):  # numbers that are none
         version = parse_version(contents, manifest)
     rows, columns = version.rows, version.reference_rows
@@ -136,7 +141,13 @@ def _opened(manifest: Mapping[str, Any], contents: Mapping[str, bytes], schema: 
     for each_model in (model, version.scratch_base):
         if not np.isfinite(each_model.score(columns.features[:, :-1])).all():
             raise ValueError("its scores are no numbers")
-    usual = build_reference(columns.features, schema.columns, columns.positive, schema.plausible)
+    usual = build_reference(
+        columns.features,
+        schema.columns,
+        columns.positive,
+        schema.plausible,
+        n_categories=schema.n_categories,
+    )
     _check_reference(version.reference, usual)
     return replace(version, model=model)
 
@@ -149,7 +160,9 @@ def _check_reference(reference: Reference, usual: Reference) -> None:
 
     def layout(of: Reference) -> list[Any]:
         arrays = (of.limits, of.quantiles, of.correlation, *counts(of))
-        return [of.columns, of.n_rows, len(of.edges), *(array.shape for array in arrays)]
+        of_categories = [e.tolist() for e, n in zip(of.edges, of.n_categories, strict=False) if n]
+        shapes = [array.shape for array in arrays]
+        return [of.columns, of.n_rows, len(of.edges), of.n_categories, of_categories, *shapes]
 
     if layout(reference) != layout(usual):
         raise ValueError("its reference is not one of its rows")

@@ -21,7 +21,7 @@ def ranked(features: Sequence[Feature]) -> list[Feature]:
 
     def weight(feature: Feature) -> tuple[float, float, float]:
         sure = min(round(feature["log10_evidence"]), 100)
-        return sure, feature["severity"], feature["reliance"] or 0.0
+        return sure, feature["severity"], feature.get("reliance") or 0.0
 
     return sorted(features, key=weight, reverse=True)
 
@@ -32,7 +32,8 @@ def change(feature: Feature, missing: float = 0.0) -> str:
     Parameters
     ----------
     feature : mapping
-        As in the record: `name`, `unit`, `quantiles` and `reference_quantiles` (10, 50, 90 %).
+        As in the record: `name`, `unit`, `quantiles` and `reference_quantiles` (10, 50, 90 %), or
+        `categories`.
     missing : float
         Share of the cells that are missing.
 
@@ -46,9 +47,17 @@ def change(feature: Feature, missing: float = 0.0) -> str:
     'alcohol spread +3.3 % vol (10 to 90 %: 9.3 to 12 -> 8 to 14)'
     >>> change(alcohol | {"quantiles": [None] * 3}, missing=1.0)
     'alcohol 100 % missing'
+    >>> shares = (("red", 0.41, 0.62), ("white", 0.38, 0.38), ("(other)", 0.21, 0.0))
+    >>> wine = {"name": "kind", "unit": "", "categories":
+    ...         [{"name": n, "share": s, "reference_share": was} for n, s, was in shares]}
+    >>> change(wine)
+    'kind red 62 % -> 41 %, (other) 0 % -> 21 %'
     """
     name, unit = feature["name"], f" {feature['unit']}" if feature["unit"] else ""
-    gone = f"{missing:.0%}".replace("%", " %") + " missing"
+    gone = f"{_percent(missing)} missing"
+    if feature.get("categories"):
+        text = f"{name} {_moved(feature['categories'])}"
+        return f"{text}, {gone}" if missing >= 0.01 else text
     if None in feature["quantiles"] or None in feature["reference_quantiles"]:
         return f"{name} {gone}" if missing else f"{name} without values"
     (low, middle, high), (was_low, was, was_high) = (
@@ -111,6 +120,26 @@ def pattern(drift: Mapping[str, Any]) -> str | None:
     if not drifted:
         return "no column alone, but all together"
     return None
+
+
+def _moved(categories: Sequence[Mapping[str, Any]]) -> str:
+    """The two categories whose shares changed most, the one that lost first."""
+
+    def gain(each: Mapping[str, Any]) -> float:
+        return float(each["share"] - each["reference_share"])
+
+    changed = [each for each in categories if abs(gain(each)) >= 0.005]
+    if not changed:
+        return "unchanged"
+    most = sorted(changed, key=lambda each: -abs(gain(each)))[:2]
+    return ", ".join(
+        f"{each['name']} {_percent(each['reference_share'])} -> {_percent(each['share'])}"
+        for each in sorted(most, key=gain)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _digits(spread: float) -> int:

@@ -8,7 +8,6 @@ repeated without anything being wrong afterwards. Undefined values are left out,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from platform import python_version
 from typing import Any
 
@@ -17,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from wine_drift.policy import LOOP_BATCHES, LOOP_TRIES
 from wine_drift.schema import CAUSES, FAULTS, SOURCE_FAULTS
+from wine_drift.snapshot import Labels, Snapshot
 
 PREFIX = "wine_drift_"
 LEVELS = {"ok": 0, "warn": 1, "minor": 2, "drift": 3, "major": 4}
@@ -28,8 +28,6 @@ RETRAIN_REASONS = ("drift_major", "quality_drop", "follow_up", "forced", "manual
 RETRAIN_OUTCOMES = ("promoted", "rejected", "waiting", "failed")
 ACTIONS = ("keep", "hold", "retrain")
 QUANTILES = ("0.1", "0.5", "0.9")  # of each column in the record
-
-Labels = tuple[tuple[str, str], ...]
 
 # Name after the prefix -> (labels, help). Help texts never change: a Pushgateway complains for ever
 # about two that differ.
@@ -105,7 +103,8 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "feature_reliance_ratio": (("feature",), "Share of a feature in what makes the scores."),
     "feature_min_detectable_shift": (
         ("feature",),
-        "Smallest shift that one batch tells 95 times in 100, in the feature's unit.",
+        "Smallest shift that one batch tells 95 times in 100, in the feature's unit; of categories,"
+        " as a share of the rows.",
     ),
     "feature_min_detectable_deviations": (("feature",), "The same in standard deviations."),
     "min_detectable_shift_timestamp_seconds": ((), "When selftest power measured it."),
@@ -167,25 +166,6 @@ QUALITY = {
     "f1": "model_f1",
     "calibration_error": "model_calibration_error",
 }
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the ledger knows, as far as it is published."""
-
-    counters: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
-    record: Mapping[str, Any] | None = None  # of the last processed batch
-    batch_at: float | None = None  # Unix time of that batch
-    labelled: Mapping[str, Any] | None = None  # of the last one with a label
-    decision: Mapping[str, Any] | None = None  # the last one, of a batch or of late labels
-    waiting: Mapping[str, float] = field(default_factory=dict)  # batches, rows, oldest_at
-    waiting_since: float | None = None  # Unix time since when retraining waits for labels
-    recent_retrains: int = 0  # tries that alarms led to, in the last LOOP_BATCHES batches
-    champion: Mapping[str, Any] | None = None  # its manifest
-    run: Mapping[str, Any] | None = None  # finished_at, success, duration, stages, ...
-    power: Mapping[str, Any] | None = None  # what `selftest power` found for the champion
-    last_success: float = 0.0  # Unix time; 0: never
-    retraining: Mapping[str, Any] | None = None  # the last one: at, gate
 
 
 class _Families:

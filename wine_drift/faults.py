@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.bins import Floats, Profile, packed, unpacked
+from wine_drift.counted import Counted
 from wine_drift.drift import log_more_p
-from wine_drift.profile import Floats, Profile, packed, unpacked
 from wine_drift.schema import SOURCE_FAULTS
 
 MISSING_RISE = 0.05  # of the cells, beyond the usual share
@@ -79,7 +80,9 @@ class Fault:
     detail: float | None = None  # unit_change: the factor; rounding: decimals that are left
 
 
-def count_traits(features: Floats, limits: Floats) -> Traits:
+def count_traits(
+    features: Floats, limits: Floats, n_categories: Sequence[int] | None = None
+) -> Traits:
     """Count the values of a matrix.
 
     Parameters
@@ -88,6 +91,9 @@ def count_traits(features: Floats, limits: Floats) -> Traits:
         NaN counts nowhere.
     limits : ndarray of shape (n_features, 2)
         Plausible range, both ends included.
+    n_categories : sequence of n_features int, optional
+        Where it is not 0, values are numbers of categories: these look like nothing, so that no
+        fault but missing values can be found in them.
 
     Examples
     --------
@@ -95,17 +101,25 @@ def count_traits(features: Floats, limits: Floats) -> Traits:
     >>> traits.decimals[0, :3].tolist(), traits.outside.tolist()
     ([1.0, 1.0, 1.0], [1.0])
     """
-    n_features = features.shape[1]
-    parts = Traits.none(n_features)
-    for j in range(n_features):
-        values = features[np.isfinite(features[:, j]), j]
+    return column_traits([Counted.of(column) for column in features.T], limits, n_categories)
+
+
+def column_traits(
+    columns: Sequence[Counted], limits: Floats, n_categories: Sequence[int] | None = None
+) -> Traits:
+    """The same of columns that are counted already, their values as they are."""
+    parts = Traits.none(len(columns))
+    for j, column in enumerate(columns):
+        if n_categories is not None and n_categories[j]:
+            continue
+        values, times = column.values, column.counts
         magnitude = _magnitude(values)
         beyond = (values < limits[j, 0]) | (values > limits[j, 1])
-        parts.decimals[j] = np.bincount(_decimals(values), minlength=MAX_DECIMALS + 2)
-        parts.magnitudes[j] = np.bincount(magnitude, minlength=2 * SIZES)
-        parts.buckets[j] = np.bincount(_bucket(values), minlength=BUCKETS)
-        parts.outside[j] = beyond.sum()
-        parts.outside_magnitudes[j] = np.bincount(magnitude[beyond], minlength=2 * SIZES)
+        parts.decimals[j] = np.bincount(_decimals(values), times, MAX_DECIMALS + 2)
+        parts.magnitudes[j] = np.bincount(magnitude, times, 2 * SIZES)
+        parts.buckets[j] = np.bincount(_bucket(values), times, BUCKETS)
+        parts.outside[j] = times[beyond].sum()
+        parts.outside_magnitudes[j] = np.bincount(magnitude[beyond], times[beyond], 2 * SIZES)
     return parts
 
 
@@ -263,11 +277,13 @@ def _shift(usual: Floats, here: Floats) -> tuple[int, float, float]:
 def _decimals(values: Floats) -> NDArray[np.int64]:
     """Decimals of each value, as far as about seven significant digits tell; 9 for more than 8."""
     decimals = np.full(len(values), MAX_DECIMALS + 1)
-    for k in range(MAX_DECIMALS, -1, -1):
+    left = np.arange(len(values))
+    for k in range(MAX_DECIMALS + 1):
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows has none
-            scaled = values * 10.0**k
+            scaled = values[left] * 10.0**k
             whole = np.abs(scaled - np.rint(scaled)) <= 1e-7 * np.abs(scaled) + 1e-9
-        decimals[whole] = k
+        decimals[left[whole]] = k
+        left = left[~whole]
     return decimals
 
 

@@ -3,7 +3,8 @@
 Each test of a tree that a row fails rules out the leaves on its left; of the leaves that nothing
 rules out, the leftmost is the one that the row falls into (Lucchese et al., 2015, QuickScorer,
 SIGIR). So the thresholds of a feature, of all trees together, cut its values into bins, and for
-each bin it is known which leaves of which tree are left.
+each bin it is known which leaves of which tree are left. A category is a bin, and what is in no
+split has one together.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.profile import Floats
+from wine_drift.bins import Floats
 
 MOST_BYTES = 1 << 26  # of masks; they grow with the square of the trees
-_BLOCK = 1 << 19  # masks at a time, which stay in a processor's cache
+_BLOCK = 1 << 18  # masks at a time, which stay in a processor's cache
 _WORDS = (np.uint16, np.uint32, np.uint64)  # a bit for each leaf of a tree
-_LEFT_IF_MISSING, _MISSING = 2, 12  # bits of LightGBM's decision_type: what is missing, ...
+# bits of LightGBM's decision_type: by category, what is missing, ...
+_BY_CATEGORY, _LEFT_IF_MISSING, _MISSING = 1, 2, 12
 _ZERO = float(np.float32(1e-35))  # what is no further from 0 is 0 to it
 _NOTHING, _NAN = 0, 8  # ... by the kinds that are covered: NaN counts as 0, or is missing
 
@@ -30,27 +33,27 @@ _NOTHING, _NAN = 0, 8  # ... by the kinds that are covered: NaN counts as 0, or 
 class Forest:
     """Trees as masks."""
 
-    thresholds: tuple[Floats, ...]  # of each feature, ascending, each once
+    thresholds: tuple[Floats, ...]  # of each feature, ascending, each once; or its categories
     masks: tuple[NDArray[Any], ...]  # (n_thresholds + 2, n_trees): of each bin, then of NaN
     values: Floats  # (n_trees, n_leaves), 0 where a tree has fewer
 
-    def score(self, features: Floats, *, threads: int = 1) -> Floats:
-        """Probability of a positive, (n_rows,), for features of shape (n_rows, n_features)."""
+    def score(self, features: Floats) -> Floats:
+        """Probability of a positive, (n_rows,), for features of shape (n_rows, n_features).
+
+        Categories are whole numbers from 0 on.
+        """
         with np.errstate(over="ignore"):  # 1 / (1 + inf) is 0, as it should be
-            scores: Floats = 1 / (1 + np.exp(-self.log_odds(features, threads=threads)))
+            scores: Floats = 1 / (1 + np.exp(-self.log_odds(features)))
         return scores
 
-    def log_odds(self, features: Floats, *, threads: int = 1) -> Floats:
-        """Sum of the leaves that each row falls into, (n_rows,), tree after tree."""
-        n_rows, n_trees = len(features), len(self.values)
-        size = max(1, _BLOCK // n_trees)
-        blocks = [features[start : start + size] for start in range(0, n_rows, size)]
-        if threads == 1 or len(blocks) < threads:
-            return np.concatenate([np.empty(0), *map(self._sum, blocks)])
-        from concurrent.futures import ThreadPoolExecutor  # it takes a while, and few rows need it
+    def log_odds(self, features: Floats) -> Floats:
+        """Sum of the leaves that each row falls into, (n_rows,), tree after tree.
 
-        with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate([*pool.map(self._sum, blocks)])
+        One thread: the steps are so short that two would wait for each other.
+        """
+        size = max(1, _BLOCK // len(self.values))
+        blocks = [features[start : start + size] for start in range(0, len(features), size)]
+        return np.concatenate([np.empty(0), *map(self._sum, blocks)])
 
     def _sum(self, block: Floats) -> Floats:
         n_rows, n_trees = len(block), len(self.values)
@@ -75,9 +78,9 @@ def read_forest(text: str) -> Forest | None:
     Returns
     -------
     Forest or None
-        None for what is not covered: trees of more than 64 leaves or of linear leaves, splits by
-        category, zeros that stand for what is missing, a mean of trees, another link than the
-        logistic one, or masks of more than 64 MB.
+        None for what is not covered: trees of more than 64 leaves or of linear leaves, a feature
+        that is split by category and by size, zeros that stand for what is missing, a mean of
+        trees, another link than the logistic one, or masks of more than 64 MB.
 
     Raises
     ------
@@ -130,6 +133,7 @@ class _Tree:
     left: NDArray[np.int64]  # the node on the left; -1 - i for leaf i
     right: NDArray[np.int64]
     values: Floats  # of the leaves
+    sets: tuple[NDArray[np.int64], ...]  # categories on the left, of the splits by category in turn
 
     @classmethod
     def read(cls, lines: Mapping[str, str]) -> _Tree:
@@ -137,14 +141,34 @@ class _Tree:
         keys = ("threshold", "split_feature", "decision_type", "left_child", "right_child")
         parts = [lines[key].split() for key in keys]
         feature, kind, left, right = (np.array(part, dtype=int) for part in parts[1:])
-        is_plain = (lines["num_cat"], lines.get("is_linear", "0")) == ("0", "0")
-        return cls(is_plain, np.array(parts[0], dtype=float), feature, kind, left, right, values)
+        words = np.array(lines.get("cat_threshold", "").split(), dtype="<u4")
+        ends = [int(end) for end in lines.get("cat_boundaries", "0").split()]
+        sets = [
+            np.flatnonzero(np.unpackbits(words[start:end].view(np.uint8), bitorder="little"))
+            for start, end in pairwise(ends)
+        ]
+        return cls(
+            lines.get("is_linear", "0") == "0",
+            np.array(parts[0], dtype=float),
+            feature,
+            kind,
+            left,
+            right,
+            values,
+            tuple(sets),
+        )
 
     @property
     def is_covered(self) -> bool:
         """Whether masks can stand for it."""
         few = len(self.values) <= 8 * _WORDS[-1]().itemsize
-        return self.is_plain and few and bool(np.isin(self.kind & _MISSING, (_NOTHING, _NAN)).all())
+        known = np.isin(self.kind & _MISSING, (_NOTHING, _NAN)) | self.is_by_category
+        return self.is_plain and few and bool(known.all())
+
+    @property
+    def is_by_category(self) -> NDArray[np.bool_]:
+        """Whether each node asks for categories, and its threshold is the number of their set."""
+        return (self.kind & _BY_CATEGORY) > 0
 
     @property
     def goes_right(self) -> NDArray[np.bool_]:
@@ -173,9 +197,17 @@ def _masked(trees: list[_Tree], n_features: int) -> Forest | None:
     """The masks of all bins of all features."""
     most = max(len(tree.values) for tree in trees)
     word = next(word for word in _WORDS if most <= 8 * word().itemsize)
+    thresholds: list[Floats] = []
+    by_category = np.concatenate([tree.is_by_category for tree in trees])
     all_features = np.concatenate([tree.feature for tree in trees])
     all_thresholds = np.concatenate([tree.threshold for tree in trees])
-    thresholds = [np.unique(all_thresholds[all_features == j]) for j in range(n_features)]
+    n_categories = _n_categories(trees, n_features)
+    for j in range(n_features):
+        here = all_features == j
+        if by_category[here].any() and not by_category[here].all():
+            return None
+        found = np.arange(n_categories[j]) if n_categories[j] else all_thresholds[here]
+        thresholds.append(np.unique(found).astype(float))
     n_masks = sum(len(each) + 2 for each in thresholds) * len(trees)
     if n_masks * word().itemsize > MOST_BYTES:
         return None
@@ -188,12 +220,28 @@ def _masked(trees: list[_Tree], n_features: int) -> Forest | None:
         nodes = zip(tree.feature, tree.threshold, tree.goes_right, spans, strict=True)
         for j, threshold, missing_goes_right, (start, end) in nodes:
             kept = every ^ word((1 << end) - (1 << start))
+            if n_categories[j]:
+                others = np.ones(len(masks[j]), dtype=bool)
+                others[tree.sets[int(threshold)]] = False
+                masks[j][others, t] &= kept
+                continue
             masks[j][np.searchsorted(thresholds[j], threshold) + 1, t] &= kept
             if missing_goes_right:
                 masks[j][-1, t] &= kept
-    for each in masks:  # a value fails all tests with a threshold below it
-        np.bitwise_and.accumulate(each[:-1], axis=0, out=each[:-1])
+    for each, n in zip(masks, n_categories, strict=True):
+        if not n:  # a value fails all tests with a threshold below it
+            np.bitwise_and.accumulate(each[:-1], axis=0, out=each[:-1])
     return Forest(tuple(thresholds), tuple(masks), values)
+
+
+def _n_categories(trees: list[_Tree], n_features: int) -> list[int]:
+    """Of each feature that is split by category, one more than the largest; else 0."""
+    found = [0] * n_features
+    for tree in trees:
+        for node in np.flatnonzero(tree.is_by_category).tolist():
+            j, categories = int(tree.feature[node]), tree.sets[int(tree.threshold[node])]
+            found[j] = max(found[j], int(categories.max(initial=0)) + 1)
+    return found
 
 
 def _lowest_bit(words: NDArray[Any]) -> NDArray[np.uint8]:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.profile import Floats
+from wine_drift.bins import Floats
+from wine_drift.schema import OTHER, category
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Column:
         """Cells as floats, (n_rows,); NaN where there is no number."""
         if self.cells.dtype == object:
             return np.fromiter(map(_number, self.cells), float, len(self.cells))
-        return self.cells.astype(float)
+        return self.cells.astype(float, copy=False)
 
     @property
     def is_empty(self) -> NDArray[np.bool_]:
@@ -45,6 +46,28 @@ class Column:
     def is_text(self) -> NDArray[np.bool_]:
         """Where a cell is no number, (n_rows,)."""
         return np.isnan(self.numbers) & ~self.is_empty
+
+    def codes(self, categories: Sequence[str]) -> Floats:
+        """Number of the category of each cell, (n_rows,): as many as there are for any other.
+
+        NaN where there is no cell.
+
+        >>> Column(np.array(["yes", " no", "maybe", None, ""], dtype=object)).codes(["no", "yes"])
+        array([ 1.,  0.,  2., nan, nan])
+        >>> Column(np.array([True, False])).codes(["false", "true"]).tolist()
+        [1.0, 0.0]
+        """
+        known = {category(text): float(number) for number, text in enumerate(categories)}
+        known[""] = math.nan
+        of_text = cache(lambda text: known.get(category(text), float(len(categories))))
+        return np.fromiter(map(of_text, self.texts()), float, len(self.cells))
+
+    @classmethod
+    def of_codes(cls, codes: Floats, categories: Sequence[str]) -> Column:
+        """Inverse of `codes`; a text that is none of the categories stands for any other."""
+        texts: list[str | None] = [*categories, OTHER]
+        cells = [None if math.isnan(code) else texts[int(code)] for code in codes.tolist()]
+        return cls(np.array(cells, dtype=object))
 
     def texts(self, chosen: NDArray[Any] | slice = slice(None)) -> Iterator[str]:
         """Some of the cells as a CSV file has them; empty where there is none."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from wine_drift.profile import Floats
+from wine_drift.bins import Floats
 
 PROMOTED, REJECTED, WAITING, FAILED = "promoted", "rejected", "waiting", "failed"
 # What came of one candidate.

@@ -1,4 +1,4 @@
-"""The past of a home, written for Prometheus to read in."""
+"""The past of a home: told, and written for Prometheus to read in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import Metric
 
@@ -21,6 +21,19 @@ from wine_drift.timeline import openmetrics
 
 T = TypeVar("T")
 Progress = Callable[[Sequence[T]], Iterable[T]]
+
+
+def past(settings: Settings) -> list[dict[str, Any]]:
+    """What happened, oldest first, as `Ledger.past` gives it: `last` events, or those `since`.
+
+    Raises
+    ------
+    SettingsError
+        There is no ledger, or `since` is no time.
+    """
+    since = 0.0 if settings.since is None else _unix_time("since", settings.since)
+    with reading(settings) as ledger:
+        return ledger.past(settings.last, since=since)
 
 
 def export_history(

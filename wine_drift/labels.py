@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.bins import Floats
 from wine_drift.champion import Champion, retraining_failure
 from wine_drift.dataset import load_schema
 from wine_drift.errors import BadLabels, FileUnreadable, SettingsError, TableError, WineDriftError
@@ -20,7 +21,6 @@ from wine_drift.home import writing
 from wine_drift.ledger import Commit, Ledger
 from wine_drift.measurement import measure_late
 from wine_drift.outbox import publish
-from wine_drift.profile import Floats
 from wine_drift.record import Report, quality_status, with_labels
 from wine_drift.rows import LabelledRows, ScoredRows
 from wine_drift.schema import Schema
@@ -136,7 +136,8 @@ def _judge(
     )
     labelled = _to_learn_from(rows, fresh, sequence)
     seen = int(labelled.seen_in(champion.version.rows).sum())
-    learnt = champion.unseen(labelled) if trusted else champion.nothing
+    unseen = champion.unseen(labelled) if trusted else labelled.take(slice(0, 0))
+    learnt = champion.lot(unseen, f"b-{record['batch']['id']}-after-{record['batch']['labelled']}")
     answer = champion.answer(
         learnt,
         sequence=sequence,
@@ -230,8 +231,7 @@ def _in_place(
         (cell,) = column.texts(slice(row, row + 1))
         raise BadLabels(
             f"{path}: row {row + 1}, column {schema.target!r}: {cell[:40]!r} is no label",
-            remedy=f"a label is a number from {schema.target_minimum:g} to "
-            f"{schema.target_maximum:g}; leave unknown ones empty",
+            remedy=f"a label is {schema.label}; leave unknown ones empty",
         )
     names = row_names(frame, row_id)
     if names and not rows.ids:
@@ -252,8 +252,9 @@ def _in_place(
 
 def _by_name(rows: ScoredRows, names: tuple[str, ...], target: Floats, path: Path) -> Floats:
     """Put labels where the rows of the same name are."""
-    scored = [rows.ids[row] for row in rows.position]  # no others need a label
-    place = {name: row for row, name in enumerate(rows.ids)}
+    start = rows.batch_rows - len(rows.ids)
+    scored = [rows.ids[row - start] for row in rows.position]  # no others need a label
+    place = {name: row for row, name in enumerate(rows.ids, start)}
     place |= dict(zip(scored, rows.position.tolist(), strict=True))
     twice = {name for name, count in Counter(scored).items() if count > 1}
     labels, seen = np.full(rows.batch_rows, np.nan), set()
@@ -262,7 +263,7 @@ def _by_name(rows: ScoredRows, names: tuple[str, ...], target: Floats, path: Pat
             "no name"
             if not name
             else "a name that the batch does not have"
-            if name not in place
+            if name not in place and not start
             else "a name that the batch has twice"
             if name in twice
             else "a name that came before"
@@ -275,7 +276,13 @@ def _by_name(rows: ScoredRows, names: tuple[str, ...], target: Floats, path: Pat
                 remedy="name each row once, as the batch did; nothing was changed",
             )
         seen.add(name)
-        labels[place[name]] = label
+        if name in place:  # else perhaps one of the first rows of a batch too large to keep all
+            labels[place[name]] = label
+    if not seen & place.keys():
+        raise BadLabels(
+            f"{path}: none of its names is one that the batch has, or that is kept of it",
+            remedy="see whether it is the right file, and row_id the right column",
+        )
     return labels
 
 

@@ -1,41 +1,45 @@
-"""The ledger is the truth: one SQLite file, one transaction a batch. The only importer of sqlite3.
+"""The ledger is the truth: one transaction a batch, in SQLite or PostgreSQL. All SQL is here.
 
 What is not committed did not happen; what is committed happened once, whatever crashed. Nothing
 that is published is overwritten: each transaction is an entry of the history, and facts, totals and
 records keep the entry that they date from. So what was published can be told as of any entry that
 is kept. That a batch was done is known for ever, its record only as long as the history.
+
+Each statement is written so that both databases take it; what differs is behind `sqlite.Sqlite`
+and `postgres.Postgres`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wine_drift import files
 from wine_drift.errors import AlreadyRunning, StateUnreadable
-from wine_drift.exposition import Labels, Snapshot
 from wine_drift.failpoints import reached
 from wine_drift.policy import FORCED, LOOP_BATCHES, MANUAL, Change
+from wine_drift.snapshot import Labels, Snapshot
+from wine_drift.sqlite import Sqlite, told
 
 if TYPE_CHECKING:
-    from wine_drift.rows import LabelledRows, ScoredRows
+    from wine_drift.postgres import Postgres
+    from wine_drift.rows import LabelledRows, Lot, ScoredRows, Shard
 
 LEDGER = "ledger.sqlite"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 7
 BACKUPS = "backups"  # folder of a home
 OLD_SCHEMAS = "ledger-schema-*.sqlite"  # copies that were made before a migration
 _BACKUPS = ("ledger-1.sqlite", "ledger-2.sqlite")  # the newest first
 _NEWEST = 2**63 - 1  # beyond every entry
 _ENTRY = "(SELECT max(entry) FROM history)"  # of the transaction in hand
 _STRIDE = 64  # entries after which the oldest are forgotten
-_RESTORE = "`wine-drift repair` restores the last backup, or start another --home"
+# As SQLite has it; `Postgres.script` puts it into the words of the other.
 _SCHEMA = """
 CREATE TABLE history (entry INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
 CREATE TABLE facts (
@@ -66,7 +70,7 @@ CREATE TABLE versions (
 CREATE TABLE detector (version TEXT PRIMARY KEY, state TEXT NOT NULL);
 CREATE TABLE window (
     number INTEGER PRIMARY KEY AUTOINCREMENT, sequence INTEGER NOT NULL,
-    n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL, rows BLOB NOT NULL
+    n_rows INTEGER NOT NULL, n_positive INTEGER NOT NULL, rows BLOB NOT NULL, shards TEXT
 );
 CREATE INDEX window_by_batch ON window (sequence, n_rows);
 CREATE TABLE scored (
@@ -108,6 +112,8 @@ DROP INDEX window_by_batch;
 CREATE INDEX window_by_batch ON window (sequence, n_rows);
 CREATE INDEX scored_by_batch ON scored (sequence, n_rows, n_waiting);
 """,
+    5: "",  # `ScoredRows` are packed in another way, which a release of that time cannot read
+    6: "ALTER TABLE window ADD COLUMN shards TEXT",
 }
 
 
@@ -148,7 +154,7 @@ class Commit:
     cursor: Cursor | None = None
     detector: tuple[str, Mapping[str, Any]] | None = None  # version, state
     retired: tuple[str, Mapping[str, Any]] | None = None  # the same of the one that was replaced
-    labelled: LabelledRows | None = None
+    labelled: Lot | None = None
     scored: ScoredRows | None = None  # what late labels are held against
     trusted: bool = True  # whether these rows are something to learn from
     decision: Mapping[str, Any] | None = None  # as in the record
@@ -163,117 +169,156 @@ class Ledger:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
-        path: Path,
+        connection: Sqlite | Postgres,
+        home: Path,
         now: Callable[[], float],
         keep_history: int | None,
     ) -> None:
         self._connection = connection
-        self._path = path
+        self._home = home
         self._now = now
         self._keep_history = keep_history
         self._newest = 0  # entry of the history when this one began, or wrote
 
     @staticmethod
-    def exists(home: Path) -> bool:
-        """Whether a home has a ledger, or had one of which there is a backup."""
-        return (home / LEDGER).is_file() or any(map(_is_there, _backups(home)))
+    def exists(home: Path, address: str | None = None) -> bool:
+        """Whether a home has a ledger, or had one of which there is a backup.
+
+        Raises
+        ------
+        StateUnreadable, SettingsError
+            Its server does not tell; see `open`.
+        """
+        if address is None:
+            return (home / LEDGER).is_file() or any(map(_is_there, _backups(home)))
+        connection = _postgres().reader(address)
+        try:
+            with connection.told():
+                return connection.schema() > 0
+        finally:
+            connection.close()
 
     @classmethod
     @contextlib.contextmanager
     def open(
         cls,
         home: Path,
+        address: str | None = None,
         *,
         read_only: bool = False,
         now: Callable[[], float] = time.time,
         keep_history: int | None = None,
+        lock_wait: float = 0.0,
     ) -> Iterator[Ledger]:
         """Open the ledger of a home, and make it, or bring it up to this release, if need be.
 
-        With `read_only` nothing is made or changed: a ledger that is not there reads as empty.
-        `now` dates what is written, in Unix time. With `keep_history` older entries than so many
-        are forgotten, some after each commit.
+        With an `address` it is in PostgreSQL, and whoever opens it there to write holds its lock,
+        after having waited `lock_wait` seconds for it at most. With `read_only` nothing is made or
+        changed: a ledger that is not there reads as empty. `now` dates what is written, in Unix
+        time. With `keep_history` older entries than so many are forgotten, some after each commit.
 
         Raises
         ------
         StateUnreadable
-            The file is damaged, gone though there is a backup of it, or of a newer release.
+            The file is damaged, gone though there is a backup of it, or of a newer release; or the
+            server cannot be reached.
+        AlreadyRunning
+            Another run holds the lock in PostgreSQL.
+        SettingsError
+            The address or the driver is no good.
         """
-        path = home / LEDGER
-        ledger = None
-        with _told(path):
-            if not _is_there(path) and any(_is_there(each) for each in _backups(home)):
-                raise StateUnreadable(f"{path}: it is gone; a backup is there", remedy=_RESTORE)
-            if read_only:
-                connection = _reader(path)
-            else:
-                files.make_folder(home)
-                path.touch(mode=files.OWN)
-                reached("ledger: open")
-                connection = sqlite3.connect(path, timeout=10)
-            connection.isolation_level = None  # transactions are begun and ended below, by name
-            ledger = cls(connection, path, now, keep_history)
+        connection: Sqlite | Postgres
+        if address is None:
+            path = home / LEDGER
+            with told(path):
+                gone = not _is_there(path) and any(_is_there(each) for each in _backups(home))
+            if gone:
+                raise StateUnreadable(
+                    f"{path}: it is gone; a backup is there", remedy=Sqlite.restore
+                )
+            connection = Sqlite.reader(path) if read_only else Sqlite.writer(path)
+        elif read_only:
+            connection = _postgres().reader(address)
+        else:
+            connection = _postgres().writer(address, wait=lock_wait)
+        ledger = cls(connection, home, now, keep_history)
         try:
-            with _told(path):
+            with ledger._connection.told():
                 ledger._prepare(read_only=read_only)
                 ledger._newest = ledger._one("SELECT max(entry) FROM history") or 0
             yield ledger
         finally:
             ledger._connection.close()
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is a file of its home; else its backups are those of its server."""
+        return isinstance(self._connection, Sqlite)
+
+    @property
+    def place(self) -> str:
+        """Where it is, as messages tell: without a user or password."""
+        return self._connection.place
+
     def _prepare(self, *, read_only: bool) -> None:
-        self._connection.execute("PRAGMA synchronous = FULL")
-        # Debian's SQLite fills what it frees with zeros, which means to write it twice more.
-        self._connection.execute("PRAGMA secure_delete = OFF")
-        found = int(self._one("PRAGMA user_version") or 0)
+        connection = self._connection
+        connection.prepare()
+        found = connection.schema()
         if found > SCHEMA_VERSION:
             raise _OtherRelease(
-                f"{self._path}: schema {found}, from a newer release than this ({SCHEMA_VERSION})",
+                f"{self.place}: schema {found}, from a newer release than this ({SCHEMA_VERSION})",
                 remedy="upgrade wine-drift; nothing was changed",
             )
         if 0 < found < min(_MIGRATIONS):
             raise _OtherRelease(
-                f"{self._path}: schema {found}, from before the first release",
+                f"{self.place}: schema {found}, from before the first release",
                 remedy="start another --home; nothing was changed",
             )
         if found == 0 and self._is_foreign():
-            raise StateUnreadable(f"{self._path}: it is no ledger", remedy=_RESTORE)
+            empty = "name an empty schema, or another database"
+            raise StateUnreadable(
+                f"{self.place}: it is no ledger",
+                remedy=connection.restore if self.embedded else empty,
+            )
         if 0 < found < SCHEMA_VERSION and read_only:
             raise _OtherRelease(
-                f"{self._path}: schema {found}, from an older release than this ({SCHEMA_VERSION})",
+                f"{self.place}: schema {found}, from an older release than this ({SCHEMA_VERSION})",
                 remedy="the next run brings it up to date, `wine-drift push` does so now",
             )
         if 0 < found < SCHEMA_VERSION:
-            self._copy(self._path.parent / BACKUPS / OLD_SCHEMAS.replace("*", str(found)))
-            with self._transaction() as execute:
-                for schema in range(int(self._one("PRAGMA user_version")), SCHEMA_VERSION):
-                    for statement in _MIGRATIONS[schema].split(";"):
-                        execute(statement)
-                execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if self.embedded:
+                self._copy(self._home / BACKUPS / OLD_SCHEMAS.replace("*", str(found)))
+            with self._transaction():
+                for schema in range(connection.schema(), SCHEMA_VERSION):
+                    connection.script(_MIGRATIONS[schema])
+                connection.set_schema(SCHEMA_VERSION)
         if found == 0 and read_only:  # none; or what made it was cut short, and is taken back now
-            self._connection.close()
-            self._connection = sqlite3.connect(":memory:", isolation_level=None)
+            connection.close()
+            self._connection = connection = Sqlite.memory(self._home / LEDGER)
         if found == 0:
-            with self._transaction() as execute:
-                if self._one("PRAGMA user_version") == 0:  # else another process was faster
-                    for statement in _SCHEMA.split(";"):
-                        execute(statement)
-                    execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            with self._transaction():
+                if connection.schema() == 0:  # else another process was faster
+                    connection.script(_SCHEMA)
+                    connection.set_schema(SCHEMA_VERSION)
 
     def _is_foreign(self) -> bool:
-        """Whether a file without a schema number is more than a ledger that is just being made."""
-        tables = self._one("SELECT count(*) FROM sqlite_master")
-        return bool(tables) or any(map(_is_there, _backups(self._path.parent)))
+        """Whether what has no schema number is more than a ledger that is just being made."""
+        gone = self.embedded and any(map(_is_there, _backups(self._home)))
+        return gone or self._connection.has_tables()
 
     # --- reading ---
+
+    @property
+    def newest(self) -> int:
+        """Entry of the history that was the last one when this was opened, or that it wrote; 0."""
+        return self._newest
 
     def batch(self, content_id: str) -> dict[str, Any] | None:
         """Record of a batch by its content, processed or quarantined; None if it is new.
 
         Of one whose record is forgotten there are the outcome, the id and the number.
         """
-        with _told(self._path):
+        with self._connection.told():
             row = self._connection.execute(
                 "SELECT sequence, outcome, record FROM batches LEFT JOIN records USING (sequence)"
                 " WHERE content_id = ?",
@@ -297,7 +342,7 @@ class Ledger:
             return self._json(f"{processed} AND sequence = ?", int(run))
         if not set(run) <= set("0123456789abcdef"):
             return None
-        with _told(self._path):
+        with self._connection.told():
             rows = self._connection.execute(
                 f"{processed} AND content_id >= ? AND content_id < ? LIMIT 2", (run, run + "g")
             ).fetchall()
@@ -314,15 +359,54 @@ class Ledger:
 
     def records(self, limit: int) -> list[dict[str, Any]]:
         """Records of the last batches, oldest first."""
-        with _told(self._path):
+        with self._connection.told():
             rows = self._connection.execute(
                 "SELECT record FROM records ORDER BY sequence DESC LIMIT ?", (limit,)
             ).fetchall()
         return [self._parsed(row[0]) for row in reversed(rows)]
 
+    def past(self, limit: int, *, since: float = 0.0) -> list[dict[str, Any]]:
+        """The last events from a Unix time on, oldest first: batches, and changes of the champion.
+
+        Each has `at`, the `record` of a batch or None, and the `champion` that took over or None.
+        """
+        with self._connection.told():
+            batches = self._connection.execute(
+                "SELECT entry, batches.at, record FROM batches JOIN records USING (sequence)"
+                " WHERE batches.at >= ? ORDER BY sequence DESC LIMIT ?",
+                (since, limit),
+            ).fetchall()
+            champions = self._connection.execute(
+                "SELECT entry, at, value FROM facts JOIN history USING (entry)"
+                " WHERE name = 'champion' AND at >= ? ORDER BY entry DESC LIMIT ?",
+                (since, limit),
+            ).fetchall()
+        events = {entry: {"at": at, "record": None, "champion": v} for entry, at, v in champions}
+        for entry, at, text in batches:
+            event = events.setdefault(entry, {"at": at, "champion": None})
+            event["record"] = self._parsed(text)
+        return [events[entry] for entry in sorted(events)[-limit:]]
+
+    def timed_records(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        """All records and the Unix time of each batch, oldest first.
+
+        Few are held at a time, and no run waits for who reads them.
+        """
+        last: int | None = 0
+        while last is not None:
+            with self._connection.told():
+                rows = self._connection.execute(
+                    "SELECT sequence, at, record FROM records JOIN batches USING (sequence)"
+                    " WHERE sequence > ? ORDER BY sequence LIMIT 200",
+                    (last,),
+                ).fetchall()
+            last = rows[-1][0] if rows else None
+            for _, at, record in rows:
+                yield at, self._parsed(record)
+
     def versions(self) -> list[dict[str, Any]]:
         """Manifests of all versions, oldest first."""
-        with _told(self._path):
+        with self._connection.told():
             rows = self._connection.execute("SELECT manifest FROM versions ORDER BY number")
             return [self._parsed(row[0]) for row in rows]
 
@@ -335,7 +419,9 @@ class Ledger:
         version = self._known("champion")
         manifest = self._manifest(version)
         if version is not None and manifest is None:
-            raise StateUnreadable(f"{self._path}: no version {version}", remedy=_RESTORE)
+            raise StateUnreadable(
+                f"{self.place}: no version {version}", remedy=self._connection.restore
+            )
         return manifest
 
     def champion_since(self) -> int:
@@ -360,28 +446,109 @@ class Ledger:
 
     def cursor(self, stream: str) -> Cursor | None:
         """How far a stream was read; None if it never was."""
-        with _told(self._path):
+        with self._connection.told():
             row = self._connection.execute(
                 "SELECT stream, seed, position, number FROM cursors WHERE stream = ?", (stream,)
             ).fetchone()
         return None if row is None else Cursor(*row)
 
-    def labelled_rows(self, n_features: int, *, after: int) -> LabelledRows:
-        """Labelled rows of the window's entries after number `after`, oldest first."""
-        from wine_drift.rows import LabelledRows, concatenate
+    def labelled_rows(
+        self, n_features: int, *, after: int, most: int | None = None
+    ) -> LabelledRows:
+        """Labelled rows of the window's entries after number `after`, oldest first.
 
-        with _told(self._path):
-            blobs = self._connection.execute(
-                "SELECT rows FROM window WHERE number > ? ORDER BY number", (after,)
+        With `most`, no more entries than hold so many, those of the newest batches. Rows in shards
+        are none of these.
+        """
+        from wine_drift.rows import concatenate
+
+        with self._connection.told():
+            found = self._connection.execute(
+                'SELECT number, n_rows FROM "window" WHERE number > ? AND shards IS NULL'
+                " ORDER BY sequence DESC, number DESC",
+                (after,),
             ).fetchall()
-        parts = [self._rows(LabelledRows.from_bytes, blob[0]) for blob in blobs]
-        return concatenate(parts, n_features)
+        chosen, n_kept = [], 0
+        for number, n_rows in found:
+            if most is not None and n_kept >= most:
+                break
+            chosen.append(number)
+            n_kept += n_rows
+        return concatenate(map(self._labelled, sorted(chosen)), n_features)
+
+    def labelled_parts(self, *, after: int) -> Iterator[LabelledRows]:
+        """The same entry by entry, so that not all need be held."""
+        with self._connection.told():
+            found = self._connection.execute(
+                'SELECT number FROM "window" WHERE number > ? AND shards IS NULL ORDER BY number',
+                (after,),
+            ).fetchall()
+        for (number,) in found:
+            yield self._labelled(number)
+
+    def _labelled(self, number: int) -> LabelledRows:
+        from wine_drift.rows import LabelledRows
+
+        blob = self._one('SELECT rows FROM "window" WHERE number = ?', number)
+        rows: LabelledRows = self._rows(LabelledRows.from_bytes, blob)
+        return rows
+
+    def shards(self, *, after: int = 0) -> tuple[Shard, ...]:
+        """Files that hold rows of the window's entries after number `after`, oldest first."""
+        with self._connection.told():
+            found = self._connection.execute(
+                'SELECT shards FROM "window" WHERE number > ? AND shards IS NOT NULL'
+                " ORDER BY number",
+                (after,),
+            ).fetchall()
+        return tuple(shard for (text,) in found for shard in self._shards(self._parsed(text)))
+
+    def claimed_shards(self) -> dict[str, Shard]:
+        """Files of rows by name that the window, or a version whose files are kept, claims."""
+        found = (
+            *self.shards(),
+            *(each for m in self._sharded() for each in self._shards(m["shards"])),
+        )
+        return {shard.name: shard for shard in found}
+
+    def shard_names(self) -> set[str]:
+        """Names of these."""
+        with self._connection.told():
+            texts = self._connection.execute(
+                'SELECT shards FROM "window" WHERE shards IS NOT NULL'
+            ).fetchall()
+        lists = [self._parsed(text) for (text,) in texts]
+        return {
+            each[0]
+            for shards in (*lists, *(m["shards"] for m in self._sharded()))
+            for each in shards
+        }
+
+    def _sharded(self) -> list[dict[str, Any]]:
+        """Manifests of the versions that claim files of rows."""
+        with self._connection.told():
+            rows = self._connection.execute(
+                "SELECT manifest FROM versions WHERE pruned = 0 AND manifest LIKE ?",
+                ('%"shards": %',),
+            ).fetchall()
+        manifests = (self._parsed(row[0]) for row in rows)
+        return [manifest for manifest in manifests if "shards" in manifest]
+
+    def window_sizes(self, *, after: int = 0) -> dict[int, int]:
+        """Rows of each batch, by its number, in the window's entries after number `after`."""
+        with self._connection.told():
+            found = self._connection.execute(
+                'SELECT sequence, sum(n_rows) FROM "window" WHERE number > ?'
+                " GROUP BY sequence ORDER BY sequence",
+                (after,),
+            ).fetchall()
+        return {sequence: int(n_rows) for sequence, n_rows in found}
 
     def labelled_counts(self, *, after: int) -> tuple[int, int]:
         """Labelled rows, and positive ones, of the window's entries after number `after`."""
-        with _told(self._path):
+        with self._connection.told():
             n_rows, n_positive = self._connection.execute(
-                "SELECT coalesce(sum(n_rows), 0), coalesce(sum(n_positive), 0) FROM window"
+                'SELECT coalesce(sum(n_rows), 0), coalesce(sum(n_positive), 0) FROM "window"'
                 " WHERE number > ?",
                 (after,),
             ).fetchone()
@@ -389,9 +556,9 @@ class Ledger:
 
     def window_batches(self, *, since: int, after: int = 0) -> set[int]:
         """Numbers of the batches, from `since` on, of the window's entries after number `after`."""
-        with _told(self._path):
+        with self._connection.told():
             rows = self._connection.execute(
-                "SELECT DISTINCT sequence FROM window WHERE sequence >= ? AND number > ?",
+                'SELECT DISTINCT sequence FROM "window" WHERE sequence >= ? AND number > ?',
                 (since, after),
             )
             return {row[0] for row in rows}
@@ -410,7 +577,7 @@ class Ledger:
         """
         from wine_drift.rows import ScoredRows
 
-        with _told(self._path):
+        with self._connection.told():
             row = self._connection.execute(
                 "SELECT rows, trusted FROM scored WHERE sequence = ?", (sequence,)
             ).fetchone()
@@ -422,7 +589,7 @@ class Ledger:
 
     def history(self) -> list[tuple[int, float]]:
         """Every entry, oldest first, and its Unix time."""
-        with _told(self._path):
+        with self._connection.told():
             return self._connection.execute(
                 "SELECT entry, at FROM history ORDER BY entry"
             ).fetchall()
@@ -446,13 +613,14 @@ class Ledger:
         """
         if entry is None:
             entry = self._one("SELECT coalesce(max(entry), 0) FROM history")
-        with _told(self._path):
+        with self._connection.told():
             counters = {
                 (name, tuple(map(tuple, self._parsed(labels)))): value
                 for name, labels, value in self._connection.execute(
-                    "SELECT name, labels, (SELECT value FROM totals"
-                    "  WHERE counter = counters.counter AND entry <= ? ORDER BY entry DESC LIMIT 1)"
-                    " AS value FROM counters WHERE value IS NOT NULL",
+                    "SELECT name, labels, value FROM (SELECT counter, name, labels,"
+                    "  (SELECT value FROM totals WHERE counter = counters.counter AND entry <= ?"
+                    "   ORDER BY entry DESC LIMIT 1) AS value FROM counters) AS known"
+                    " WHERE value IS NOT NULL ORDER BY counter",
                     (entry,),
                 )
             }
@@ -514,7 +682,7 @@ class Ledger:
 
     def pruned(self) -> set[str]:
         """Versions whose files were removed."""
-        with _told(self._path):
+        with self._connection.told():
             rows = self._connection.execute("SELECT version FROM versions WHERE pruned = 1")
             return {row[0] for row in rows}
 
@@ -525,11 +693,12 @@ class Ledger:
         with self._entry() as execute:
             sequence = commit.sequence
             if sequence is None:
-                sequence = execute(
-                    "INSERT INTO batches (entry, content_id, at, labelled, outcome)"
-                    f" VALUES ({_ENTRY}, ?, ?, ?, ?)",
-                    (commit.content_id, at, labelled, commit.outcome),
-                ).lastrowid
+                sequence = self.next_sequence()  # nobody else writes: there are no gaps
+                execute(
+                    "INSERT INTO batches (sequence, entry, content_id, at, labelled, outcome)"
+                    f" VALUES (?, {_ENTRY}, ?, ?, ?, ?)",
+                    (sequence, commit.content_id, at, labelled, commit.outcome),
+                )
                 execute("INSERT INTO records VALUES (?, ?)", (sequence, record))
                 if commit.outcome == "processed":
                     self._tell(execute, "batch", sequence)
@@ -549,23 +718,25 @@ class Ledger:
                 if each is not None:
                     version, state = each
                     execute(
-                        "INSERT OR REPLACE INTO detector VALUES (?, ?)",
+                        "INSERT INTO detector VALUES (?, ?)"
+                        " ON CONFLICT (version) DO UPDATE SET state = excluded.state",
                         (version, json.dumps(state)),
                     )
             if commit.forget_since is not None:
-                execute("DELETE FROM window WHERE sequence >= ?", (commit.forget_since,))
+                execute('DELETE FROM "window" WHERE sequence >= ?', (commit.forget_since,))
                 execute("UPDATE scored SET trusted = 0 WHERE sequence >= ?", (commit.forget_since,))
-            if commit.labelled is not None and len(commit.labelled):
-                kept = commit.labelled.newest(bounds.window_rows)
-                execute(
-                    "INSERT INTO window (sequence, n_rows, n_positive, rows) VALUES (?, ?, ?, ?)",
-                    (sequence, len(kept), int(kept.positive.sum()), kept.to_bytes()),
-                )
+            if commit.labelled is not None and commit.labelled.n_rows:
+                self._learn(execute, commit.labelled, sequence, bounds)
             if commit.scored is not None:
                 scored = commit.scored.shortened(bounds.window_rows)
                 execute(
-                    "INSERT OR REPLACE INTO scored VALUES (?, ?, ?, ?, ?)",
-                    (sequence, len(scored), scored.n_waiting, commit.trusted, scored.to_bytes()),
+                    "INSERT INTO scored VALUES (?, ?, ?, ?, ?) ON CONFLICT (sequence) DO UPDATE"
+                    " SET n_rows = excluded.n_rows, n_waiting = excluded.n_waiting,"
+                    "  trusted = excluded.trusted, rows = excluded.rows",
+                    (
+                        *(sequence, len(scored), scored.n_waiting),
+                        *(int(commit.trusted), scored.to_bytes()),
+                    ),
                 )
             self._forget(execute, bounds)
             self._tell_of_labels(execute)
@@ -579,6 +750,47 @@ class Ledger:
                 self._tried(execute, commit.retraining, at)
             if commit.run is not None:
                 self._finish(execute, commit.run)
+
+    def _learn(self, execute: Any, lot: Lot, sequence: int, bounds: Bounds) -> None:
+        """Add labelled rows to the window."""
+        from wine_drift.rows import listed
+
+        lot = replace(lot, rows=lot.rows.newest(bounds.window_rows))
+        execute(
+            'INSERT INTO "window" (sequence, n_rows, n_positive, rows, shards)'
+            " VALUES (?, ?, ?, ?, ?)",
+            (
+                *(sequence, lot.n_rows, lot.n_positive, lot.rows.to_bytes()),
+                json.dumps(listed(lot.shards)) if lot.shards else None,
+            ),
+        )
+
+    def commit_lost(self, names: set[str]) -> None:
+        """Record that files of rows are gone: nobody claims them any more."""
+        from wine_drift.rows import listed
+
+        with self._transaction() as execute:
+            found = execute(
+                'SELECT number, shards FROM "window" WHERE shards IS NOT NULL'
+            ).fetchall()
+            for number, text in found:
+                there = self._shards(self._parsed(text))
+                kept = [shard for shard in there if shard.name not in names]
+                execute(
+                    'UPDATE "window" SET shards = ?, n_rows = ?, n_positive = ? WHERE number = ?',
+                    (
+                        json.dumps(listed(kept)),
+                        sum(shard.n_rows for shard in kept),
+                        sum(shard.n_positive for shard in kept),
+                        number,
+                    ),
+                )
+            for manifest in self._sharded():
+                left = [each for each in manifest["shards"] if each[0] not in names]
+                execute(
+                    "UPDATE versions SET manifest = ? WHERE version = ?",
+                    (json.dumps(manifest | {"shards": left}), manifest["version"]),
+                )
 
     def record_run(self, run: Mapping[str, Any]) -> None:
         """Record a run that changed nothing else."""
@@ -599,7 +811,7 @@ class Ledger:
         self, execute: Any, manifest: Mapping[str, Any], learnt: int | None = None
     ) -> None:
         if learnt is None:  # all that was labelled so far
-            learnt = self._one("SELECT coalesce(max(number), 0) FROM window")
+            learnt = self._one('SELECT coalesce(max(number), 0) FROM "window"')
         execute(
             "INSERT INTO versions (number, version, learnt, manifest) VALUES (?, ?, ?, ?)",
             (manifest["number"], manifest["version"], learnt, json.dumps(manifest)),
@@ -619,11 +831,11 @@ class Ledger:
     def _forget(self, execute: Any, bounds: Bounds) -> None:
         """Drop what is too old or too much; the newest batch is never too much."""
         oldest = self.next_sequence() - bounds.window_age
-        for table, most in (("window", bounds.window_rows), ("scored", bounds.waiting_rows)):
+        for table, most in (('"window"', bounds.window_rows), ("scored", bounds.waiting_rows)):
             execute(
                 f"DELETE FROM {table} WHERE sequence < ? OR sequence < (SELECT sequence FROM"
                 " (SELECT sequence, sum(n_rows) OVER (ORDER BY sequence DESC) AS kept"
-                f"  FROM {table}) WHERE kept >= ? ORDER BY sequence DESC LIMIT 1)",
+                f"  FROM {table}) AS added WHERE kept >= ? ORDER BY sequence DESC LIMIT 1)",
                 (oldest, most),
             )
 
@@ -659,7 +871,7 @@ class Ledger:
             "DELETE FROM records WHERE sequence < coalesce("
             "  (SELECT sequence FROM batches WHERE entry >= ? ORDER BY entry LIMIT 1), ?)"
             " AND sequence NOT IN (SELECT sequence FROM scored) AND sequence NOT IN"
-            "  (SELECT CAST(value AS INTEGER) FROM facts WHERE name IN ('batch', 'labelled'))",
+            "  (SELECT CAST(value AS BIGINT) FROM facts WHERE name IN ('batch', 'labelled'))",
             (floor, self.next_sequence()),
         )
 
@@ -678,7 +890,7 @@ class Ledger:
             "SELECT count(*), coalesce(sum(n_waiting), 0), coalesce(min(at), 0) FROM scored"
             " JOIN batches USING (sequence) WHERE n_waiting > 0"
         ).fetchone()
-        waiting = {"batches": batches, "rows": rows, "oldest_at": oldest}
+        waiting = {"batches": batches, "rows": int(rows), "oldest_at": oldest}
         self._tell(execute, "waiting", json.dumps(waiting))
 
     def _decided(self, execute: Any, decision: Mapping[str, Any], at: float) -> None:
@@ -707,23 +919,33 @@ class Ledger:
     def _tell(self, execute: Any, name: str, value: object) -> None:
         """Let a fact be known from this entry on; one that is known already takes no room."""
         if self._known(name) != str(value):
-            execute(f"INSERT OR REPLACE INTO facts VALUES (?, {_ENTRY}, ?)", (name, str(value)))
+            execute(
+                f"INSERT INTO facts VALUES (?, {_ENTRY}, ?)"
+                " ON CONFLICT (name, entry) DO UPDATE SET value = excluded.value",
+                (name, str(value)),
+            )
 
     @staticmethod
     def _advance(execute: Any, cursor: Cursor) -> None:
         execute(
-            "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)",
+            "INSERT INTO cursors VALUES (?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE SET"
+            " seed = excluded.seed, position = excluded.position, number = excluded.number",
             (cursor.stream, cursor.seed, cursor.position, cursor.number),
         )
 
     @staticmethod
     def _count(execute: Any, name: str, labels: Labels, amount: float) -> None:
         key = (name, json.dumps(labels))
-        execute("INSERT OR IGNORE INTO counters (name, labels) VALUES (?, ?)", key)
         execute(
-            f"INSERT OR REPLACE INTO totals SELECT counter, {_ENTRY}, ? + coalesce((SELECT value"
+            "INSERT INTO counters SELECT coalesce(max(counter), 0) + 1, ?, ? FROM counters"
+            " WHERE true ON CONFLICT (name, labels) DO NOTHING",
+            key,
+        )
+        execute(
+            f"INSERT INTO totals SELECT counter, {_ENTRY}, ? + coalesce((SELECT value"
             "  FROM totals WHERE counter = counters.counter ORDER BY entry DESC LIMIT 1), 0)"
-            " FROM counters WHERE name = ? AND labels = ?",
+            " FROM counters WHERE name = ? AND labels = ?"
+            " ON CONFLICT (counter, entry) DO UPDATE SET value = excluded.value",
             (amount, *key),
         )
 
@@ -743,26 +965,24 @@ class Ledger:
         StateUnreadable
             The ledger is damaged, or there is no room. The backups are as they were.
         """
-        newest, older = _backups(self._path.parent)
+        newest, older = _backups(self._home)
         self._copy(newest, displaced=older)
 
     def _copy(self, target: Path, *, displaced: Path | None = None) -> None:
         """Make a sound copy, or none."""
-        with _told(self._path), files.by_name(target, "backup") as partial:
-            with contextlib.closing(sqlite3.connect(partial)) as copy:
-                copy.execute("PRAGMA journal_mode = OFF")  # it is synced as a whole
-                copy.execute("PRAGMA synchronous = OFF")
-                self._connection.backup(copy)
-            found = _damage(partial)
+        assert isinstance(self._connection, Sqlite), "its server makes its backups"
+        with self._connection.told(), files.by_name(target, "backup") as copy:
+            self._connection.copy(copy)
+            found = _damage(Sqlite, lambda: Sqlite.reader(copy))
             if found is not None:
-                raise StateUnreadable(f"{self._path}: {found}", remedy=_RESTORE)
+                raise StateUnreadable(f"{self.place}: {found}", remedy=self._connection.restore)
             if displaced is not None and target.exists():
                 reached("backup: rotate")
                 target.replace(displaced)
 
     def done_at(self, batch_id: str) -> float | None:
         """When the batch was recorded whose id begins so, in Unix time; None if none or more do."""
-        with _told(self._path):
+        with self._connection.told():
             found = self._connection.execute(
                 "SELECT at FROM batches WHERE content_id >= ? AND content_id < ? LIMIT 2",
                 (batch_id, batch_id + "g"),
@@ -770,28 +990,31 @@ class Ledger:
         return float(found[0][0]) if len(found) == 1 else None
 
     def size(self) -> tuple[int, int]:
-        """Bytes of the file, and how many of them hold nothing."""
-        page = self._one("PRAGMA page_size")
-        return page * self._one("PRAGMA page_count"), page * self._one("PRAGMA freelist_count")
+        """Bytes that it takes, and how many of them hold nothing."""
+        with self._connection.told():
+            return self._connection.size()
 
     def compact(self) -> None:
         """Give back the room of what was forgotten; needs as much again while it works."""
-        with _told(self._path):
+        with self._connection.told():
             reached("ledger: compact")
-            self._connection.execute("VACUUM")
+            self._connection.compact()
 
-    @classmethod
-    def problem(cls, home: Path) -> str | None:
-        """What is wrong with the file of a ledger; None if nothing is. It reads all of it.
+    @staticmethod
+    def problem(home: Path, address: str | None = None) -> str | None:
+        """What is wrong with a ledger; None if nothing is. It reads all of it.
 
         Raises
         ------
         StateUnreadable
-            It is of a newer release, or of one before the first: that is no damage.
+            It is of a newer release, or of one before the first, or its server cannot be reached:
+            that is no damage.
         """
+        if address is not None:
+            return _damage(_postgres(), partial(_postgres().reader, address))
         if not _is_there(home / LEDGER):
             return "it is gone" if any(map(_is_there, _backups(home))) else None
-        return _damage(home / LEDGER)
+        return _damage(Sqlite, partial(Sqlite.reader, home / LEDGER))
 
     @staticmethod
     def restore(home: Path, kept: Path) -> float:
@@ -808,17 +1031,17 @@ class Ledger:
             There is no sound backup. Nothing was changed.
         """
         path = home / LEDGER
-        with _told(path):
+        with told(path):
             for backup in _backups(home):
-                if _is_there(backup) and _damage(backup) is None:
+                if _is_there(backup) and _damage(Sqlite, partial(Sqlite.reader, backup)) is None:
                     break
             else:
                 raise StateUnreadable(
                     f"{path}: damaged, and there is no sound backup in {home / BACKUPS}",
                     remedy="start another --home, and give it the files of the archive again",
                 )
-            with files.by_name(path, "repair") as partial:
-                files.copy(backup, partial, "repair, the backup")
+            with files.by_name(path, "repair") as copy:
+                files.copy(backup, copy, "repair, the backup")
                 # A journal left beside the restored file would be played back into it, so the
                 # damaged one is safe elsewhere with its journal before that goes.
                 for suffix in ("", "-journal"):
@@ -838,17 +1061,13 @@ class Ledger:
 
         None if it cannot be read.
         """
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        try:
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-                return connection.execute(
-                    "SELECT sequence, CAST(content_id AS TEXT), CAST(outcome AS TEXT)"
-                    " FROM batches WHERE sequence > ?"
-                    " ORDER BY sequence",
-                    (after,),
-                ).fetchall()
-        except sqlite3.DatabaseError:
-            return None
+        return Sqlite.salvage(
+            path,
+            "SELECT sequence, CAST(content_id AS TEXT), CAST(outcome AS TEXT)"
+            " FROM batches WHERE sequence > ?"
+            " ORDER BY sequence",
+            (after,),
+        )
 
     # --- what was known as of an entry ---
 
@@ -877,7 +1096,7 @@ class Ledger:
 
     def _recent_retrains(self, last: int, entry: int) -> int:
         """Challengers that alarms led to, in the last batches up to that one."""
-        with _told(self._path):
+        with self._connection.told():
             tries = self._connection.execute(
                 "SELECT value FROM facts WHERE name = 'retraining' AND entry <= ?"
                 " AND entry >="
@@ -887,7 +1106,7 @@ class Ledger:
         asked_for = (FORCED, MANUAL)
         return sum(self._parsed(value)["reason"] not in asked_for for (value,) in tries)
 
-    # --- SQLite ---
+    # --- transactions ---
 
     @contextlib.contextmanager
     def _entry(self) -> Iterator[Any]:
@@ -896,10 +1115,11 @@ class Ledger:
             if (self._one("SELECT max(entry) FROM history") or 0) != self._newest:
                 # though a lock keeps runs apart: somebody removed it, or its file system has none
                 raise AlreadyRunning(
-                    f"{self._path}: another run has written meanwhile",
+                    f"{self.place}: another run has written meanwhile",
                     remedy="run it again; nothing was recorded",
                 )
-            entry = execute("INSERT INTO history (at) VALUES (?)", (self._now(),)).lastrowid
+            execute("INSERT INTO history (at) VALUES (?)", (self._now(),))
+            entry = int(self._one("SELECT max(entry) FROM history"))  # no number comes again
             yield execute
             if self._keep_history is not None and entry % _STRIDE == 0:
                 self._forget_history(execute, entry - self._keep_history)
@@ -907,12 +1127,14 @@ class Ledger:
 
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
-        """All that is read in the block is of one moment. Writers wait for its end: keep it short.
+        """All that is read in the block is of one moment.
+
+        With SQLite writers wait for its end: keep it short.
 
         Nothing may be written in it.
         """
-        with _told(self._path):
-            self._connection.execute("BEGIN")
+        with self._connection.told():
+            self._connection.begin_reading()
             try:
                 yield
             finally:
@@ -920,10 +1142,10 @@ class Ledger:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
-        with _told(self._path):
+        with self._connection.told():
             reached("ledger: begin")
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.begin()
                 yield self._connection.execute
                 reached("ledger: commit")
                 self._connection.execute("COMMIT")
@@ -934,7 +1156,7 @@ class Ledger:
             reached("ledger: committed")
 
     def _one(self, query: str, *values: object) -> Any:
-        with _told(self._path):
+        with self._connection.told():
             row = self._connection.execute(query, values).fetchone()
         return None if row is None else row[0]
 
@@ -942,17 +1164,29 @@ class Ledger:
         text = self._one(query, *values)
         return None if text is None else self._parsed(text)
 
+    def _shards(self, lists: Any) -> tuple[Shard, ...]:
+        from wine_drift.rows import shards_of
+
+        try:
+            return shards_of(lists)
+        except TypeError as error:
+            raise StateUnreadable(
+                f"{self.place}: shards: {error}", remedy=self._connection.restore
+            ) from error
+
     def _rows(self, read: Callable[[bytes], Any], blob: bytes) -> Any:
         try:
             return read(blob)
         except Exception as error:  # of zlib, NumPy or JSON, whoever trips first
-            raise StateUnreadable(f"{self._path}: rows: {error!r}", remedy=_RESTORE) from error
+            raise StateUnreadable(
+                f"{self.place}: rows: {error!r}", remedy=self._connection.restore
+            ) from error
 
     def _read_all(self) -> None:
         """Read everything that is no plain number, as somebody will have to some day."""
         from wine_drift.rows import LabelledRows, ScoredRows
 
-        with _told(self._path):
+        with self._connection.told():
             for query in (
                 "SELECT record FROM records",
                 "SELECT record FROM superseded",
@@ -963,8 +1197,9 @@ class Ledger:
             ):
                 for (text,) in self._connection.execute(query):
                     self._parsed(text)
-            for (blob,) in self._connection.execute("SELECT rows FROM window"):
+            for (blob,) in self._connection.execute('SELECT rows FROM "window"'):
                 self._rows(LabelledRows.from_bytes, blob)
+            self.claimed_shards()
             for (blob,) in self._connection.execute("SELECT rows FROM scored"):
                 self._rows(ScoredRows.from_bytes, blob)
 
@@ -972,7 +1207,9 @@ class Ledger:
         try:
             return json.loads(text)
         except (ValueError, TypeError) as error:
-            raise StateUnreadable(f"{self._path}: {error}", remedy=_RESTORE) from error
+            raise StateUnreadable(
+                f"{self.place}: {error}", remedy=self._connection.restore
+            ) from error
 
 
 def _is_there(path: Path) -> bool:
@@ -983,71 +1220,38 @@ def _backups(home: Path) -> list[Path]:
     return [home / BACKUPS / name for name in _BACKUPS]
 
 
-# What the system refuses says nothing of the file: SQLITE_PERM, BUSY, LOCKED, NOMEM, READONLY,
-# IOERR, FULL, CANTOPEN; https://www.sqlite.org/rescode.html
-_TROUBLE = frozenset({3, 5, 6, 7, 8, 10, 13, 14})
+def _postgres() -> type[Postgres]:
+    from wine_drift.postgres import Postgres
+
+    return Postgres
 
 
-def _damage(path: Path) -> str | None:
-    """What is wrong with the file of a ledger, after all of it was read; None if nothing is.
+def _damage(kind: type[Sqlite | Postgres], opened: Callable[[], Sqlite | Postgres]) -> str | None:
+    """What is wrong with a ledger, after all of it was read; None if nothing is.
 
     What a killed run left half-written is taken back first.
     """
     ledger = None
     try:
-        ledger = Ledger(_reader(path), path, time.time, None)
-        found = ledger._one("PRAGMA integrity_check(1)")
-        if found != "ok":
-            return str(found)
-        if int(ledger._one("PRAGMA user_version")) == 0:
+        ledger = Ledger(opened(), Path(), time.time, None)
+        with ledger._connection.told():
+            found, schema = ledger._connection.fault(), ledger._connection.schema()
+        if found is not None:
+            return found
+        if schema == 0:
             return "it is no ledger"
-        if int(ledger._one("PRAGMA user_version")) in _MIGRATIONS:
+        if schema in _MIGRATIONS:
             return None  # of an older release, which had other tables
-        ledger._prepare(read_only=True)
+        with ledger._connection.told():
+            ledger._prepare(read_only=True)
         ledger.snapshot()
         ledger.champion()
         ledger._read_all()
-    except (StateUnreadable, sqlite3.Error) as error:
-        cause = error.__cause__ if isinstance(error, StateUnreadable) else error
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        if isinstance(error, _OtherRelease) or isinstance(cause, OSError) or code in _TROUBLE:
+    except StateUnreadable as error:
+        if isinstance(error, _OtherRelease) or kind.is_trouble(error.__cause__):
             raise
         return str(error)
     finally:
         if ledger is not None:
             ledger._connection.close()
     return None
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing but what a killed run left half-written.
-
-    SQLite's own read-only mode cannot take back such a half, and then refuses to read at all.
-    """
-    if not _is_there(path):
-        return sqlite3.connect(":memory:")
-    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    mode = "rw" if writable else "ro"
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tell what SQLite says in the user's terms."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "decode" in str(error):  # and all that could not be
-            raise StateUnreadable(f"{path}: a text in it is damaged", remedy=_RESTORE) from error
-        raise StateUnreadable(
-            f"{path}: {error}", remedy="check the folder's rights and free space; nothing was lost"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise StateUnreadable(f"{path}: {error}", remedy=_RESTORE) from error
-    except OSError as error:
-        raise StateUnreadable(
-            f"{path}: {error.strerror}",
-            remedy="check rights and free space, or name another folder with --home",
-        ) from error

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.bins import Floats
 from wine_drift.causes import find_causes
+from wine_drift.counted import Counted
 from wine_drift.detector import (
     DRIFT,
     DROP,
@@ -21,25 +23,108 @@ from wine_drift.detector import (
     judge_quality,
 )
 from wine_drift.faults import Fault, find_faults
-from wine_drift.outcomes import count_outcomes, expected_quality
-from wine_drift.profile import Floats
-from wine_drift.quality import Quality, measure_quality
-from wine_drift.reference import QUANTILES, Reference
+from wine_drift.measures import Answers, Quality, count_answers, judge_answers, measure_quality
+from wine_drift.outcomes import Outcomes, count_outcomes, expected_quality
+from wine_drift.reference import QUANTILES, Reference, Summary
 from wine_drift.rows import ScoredRows
-from wine_drift.schema import Schema
+from wine_drift.schema import FAULTS, Schema
 from wine_drift.screening import Screened
+
+
+@dataclass(frozen=True)
+class Tally:
+    """All that is counted of a batch; `a + b` is of two parts of it, whatever their order."""
+
+    n_rows: int
+    by_fault: NDArray[np.int64]  # (n_faults,), rows set aside
+    missing: NDArray[np.int64]  # (n_features,), cells without a finite number
+    outside: NDArray[np.int64]  # (n_features,), cells outside the plausible range
+    columns: tuple[Counted, ...]  # the features, of the rows that count for drift; then the score
+    answers: Answers  # of the labelled rows
+    summary: Summary
+    ignored_columns: tuple[str, ...]
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.n_rows + other.n_rows,
+            self.by_fault + other.by_fault,
+            self.missing + other.missing,
+            self.outside + other.outside,
+            tuple(a + b for a, b in zip(self.columns, other.columns, strict=True)),
+            self.answers + other.answers,
+            self.summary + other.summary,
+            tuple(dict.fromkeys((*self.ignored_columns, *other.ignored_columns))),
+        )
+
+    @property
+    def accepted(self) -> int:
+        """Rows that were scored."""
+        return self.n_rows - int(self.by_fault.sum())
+
+    @property
+    def set_aside(self) -> dict[str, int]:
+        """Number of rows set aside for each of FAULTS."""
+        return dict(zip(FAULTS, self.by_fault.tolist(), strict=True))
+
+    @property
+    def faulty_share(self) -> float:
+        """Share of rows set aside for a fault; a repeat of a good row is none."""
+        return float(self.by_fault[: FAULTS.index("duplicate")].sum() / self.n_rows)
+
+
+def tally(
+    screened: Screened, scores: Floats, schema: Schema, reference: Reference, *, cut: float
+) -> Tally:
+    """Count a batch, or a part of it.
+
+    Quality is that of the labelled good rows. Drift looks at all rows that arrived but repeats, for
+    a fault is what drift may be; the score, as one more column, exists for good rows only.
+
+    Parameters
+    ----------
+    screened : Screened
+    scores : ndarray of shape (n_rows,), in [0, 1]
+        Of good rows, and of those whose label belongs to a row of another part; else NaN.
+    schema : Schema
+    reference : Reference
+        Of the champion.
+    cut : float
+        Score from which a row is predicted positive.
+    """
+    good, labelled, completes = screened.accepted, screened.labelled, screened.completes
+    positive = schema.is_positive(screened.target)
+    profiled = screened.profiled
+    chosen = slice(None) if profiled.all() else profiled
+    columns = [Counted.of(column[chosen]) for column in screened.features.T]
+    columns.append(Counted.of(scores[good], is_share=True))
+    outcomes = count_outcomes(scores[good], labelled[good], positive[good])
+    if completes.any():  # the other row was counted as one without a label
+        known = count_outcomes(scores[completes], completes[completes], positive[completes])
+        unknown = count_outcomes(scores[completes], ~completes[completes], positive[completes])
+        outcomes = Outcomes(outcomes.counts + known.counts - unknown.counts)
+        labelled = labelled | completes
+    return Tally(
+        n_rows=len(good),
+        by_fault=screened.by_fault,
+        missing=screened.missing,
+        outside=screened.outside,
+        columns=tuple(column.bounded() for column in columns),
+        answers=count_answers(positive[labelled], scores[labelled], cut=cut),
+        summary=reference.summed(columns, outcomes),
+        ignored_columns=screened.ignored_columns,
+    )
 
 
 @dataclass(frozen=True)
 class Measurement:
     """All that is known of a batch."""
 
-    scores: Floats  # (n_rows,), of the champion; NaN for rows that are not scored
     quality: Quality
     mean_score: float | None
     expected_log_loss: float | None  # what the scores promise, labels or not
     expected_roc_auc: float | None
     quantiles: Floats  # (n_columns, 3), at reference.QUANTILES; NaN without values
+    counts: Floats  # (n_columns, N_BINS), values of this batch in the bins of the reference
     judged_rows: int  # rows that were judged for drift, or that wait to be
     judged_labels: int  # labelled rows that were judged for quality, or that wait to be
     drift: DriftReading | None  # None where too few rows wait
@@ -52,29 +137,22 @@ class Measurement:
 
 
 def measure(
-    screened: Screened,
-    scores: Floats,
-    schema: Schema,
+    counted: Tally,
     reference: Reference,
     detector: Detector,
     limits: Limits,
     *,
     sequence: int,
-    cut: float,
     max_set_aside: float,
     accepted: Collection[str] = (),
 ) -> Measurement:
     """Measure one batch.
 
-    Quality is that of the labelled good rows. Drift looks at all rows that arrived but repeats, for
-    a fault is what drift may be; the score, as one more column, exists for good rows only. A batch
-    with a fault leaves the detector as it was: it says nothing of the wines.
+    A batch with a fault leaves the detector as it was: it says nothing of the wines.
 
     Parameters
     ----------
-    screened : Screened
-    scores : ndarray of shape (n_rows,), in [0, 1]
-        NaN for rows that are not scored.
+    counted : Tally
     reference : Reference
         Of the champion.
     detector : Detector
@@ -82,18 +160,12 @@ def measure(
     limits : Limits
     sequence : int
         Number of the batch.
-    cut : float
-        Score from which a row is predicted positive.
     max_set_aside : float, in (0, 1]
         From this share of faulty rows on, the source is at fault.
     accepted : collection of str
         Features whose faults are told and no longer held against the source.
     """
-    good, labelled = screened.accepted, screened.labelled
-    positive = schema.is_positive(screened.target)
-    here = reference.summarise(
-        screened.features[screened.profiled], scores[good], labelled[good], positive[good]
-    )
+    here = counted.summary
     batch = detector.waiting + here
     n_rows, n_labels = int(batch.profile.n_rows), int(batch.outcomes.n_labelled)
     after = replace(detector, waiting=batch)
@@ -114,6 +186,7 @@ def measure(
             detector.drift,
             batch.profile,
             limits,
+            reference.n_categories,
         )
         after = replace(after, drift=state)
     if n_labels >= limits.min_rows:
@@ -123,7 +196,7 @@ def measure(
         after = replace(after, quality=answers)
     causes: tuple[str, ...] = ()
     held = any(fault.feature not in accepted for fault in faults)
-    at_fault = held or screened.faulty_share >= max_set_aside
+    at_fault = held or counted.faulty_share >= max_set_aside
     drifted = drift is not None and int(drift.status) >= DRIFT
     dropped = quality_drift is not None and int(quality_drift.status) == DROP
     if at_fault:
@@ -151,12 +224,12 @@ def measure(
         )
     expected_log_loss, expected_roc_auc = expected_quality(here.outcomes)
     return Measurement(
-        scores=scores,
-        quality=measure_quality(positive[labelled], scores[labelled], cut=cut),
-        mean_score=float(scores[good].mean()) if good.any() else None,
+        quality=judge_answers(counted.answers),
+        mean_score=counted.columns[-1].mean(),
         expected_log_loss=expected_log_loss,
         expected_roc_auc=expected_roc_auc,
-        quantiles=_quantiles(screened, scores),
+        quantiles=np.array([column.quantiles(QUANTILES) for column in counted.columns]),
+        counts=here.profile.counts,
         judged_rows=n_rows,
         judged_labels=n_labels,
         drift=drift,
@@ -240,14 +313,3 @@ def measure_late(
 def _emptied(detector: Detector, reference: Reference) -> Detector:
     """The same with nothing waiting."""
     return replace(detector, waiting=reference.nothing(), waiting_since=None)
-
-
-def _quantiles(screened: Screened, scores: Floats) -> Floats:
-    """Of the columns of this batch, for people: nothing is judged by them."""
-    columns = [*screened.features[screened.profiled].T, scores[screened.accepted]]
-    quantiles = np.full((len(columns), len(QUANTILES)), np.nan)
-    for j, column in enumerate(columns):
-        values = column[np.isfinite(column)]
-        if len(values):
-            quantiles[j] = np.quantile(values, QUANTILES)
-    return quantiles

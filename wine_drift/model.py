@@ -11,22 +11,23 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wine_drift.bins import Floats
 from wine_drift.errors import StateUnreadable
 from wine_drift.forest import Forest, read_forest
-from wine_drift.profile import Floats
 from wine_drift.reference import Reference
-from wine_drift.rows import LabelledRows
-from wine_drift.shelf import read_files, restore_remedy, write_files
+from wine_drift.rows import LabelledRows, Lot, Shard, shards_of
+from wine_drift.shelf import Place, read_files, restore_remedy, write_files
 
 if TYPE_CHECKING:  # loading it takes longer than a run does
     import lightgbm
@@ -45,6 +46,21 @@ PARAMETERS: dict[str, Any] = {
     "force_col_wise": True,
     "verbose": -1,
 }
+_OF_SCIKIT = {  # what LightGBM's classes for scikit-learn, and so for Dask, call them
+    "min_data_in_leaf": "min_child_samples",
+    "lambda_l2": "reg_lambda",
+    "feature_fraction": "colsample_bytree",
+}
+_TRACES = {  # parameters that tell where a model was trained, and not how; LightGBM's defaults
+    "num_threads": "0",
+    "tree_learner": "serial",
+    "num_machines": "1",
+    "local_listen_port": "12400",
+    "time_out": "120",
+    "machines": "",
+}
+# Minutes that LightGBM waits for a word of another worker; its lines can be told by it.
+TIME_OUT = 61
 ALGORITHM = "lightgbm"
 MASKS = "masks"  # how a model is scored: by `forest`, or by ALGORITHM
 _EXPLAINED = 1_000  # rows that reliance is averaged over
@@ -78,9 +94,9 @@ class Model:
         """Probability of a positive, (n_rows,), for features of shape (n_rows, n_features)."""
         if not len(features):
             return np.empty(0)
-        threads = _threads(len(features), self.threads)
         if self.forest is not None:
-            return self.forest.score(features, threads=threads)
+            return self.forest.score(features)
+        threads = _threads(len(features), self.threads)
         scores: Floats = np.asarray(self.booster.predict(features, num_threads=threads))
         return scores
 
@@ -105,6 +121,7 @@ def train(
     seed: int,
     threads: int = 0,
     start: Model | None = None,
+    categorical: Sequence[int] = (),
 ) -> Model:
     """Train a classifier; the same arguments give the same text.
 
@@ -116,12 +133,19 @@ def train(
         Trees, added to those of `start`.
     start : Model, optional
         Go on from it rather than from nothing.
+    categorical : sequence of int
+        Columns that hold numbers of categories, which have no order.
     """
     import lightgbm
 
     used = _threads(len(rows), threads)
     parameters = PARAMETERS | {"seed": seed, "num_threads": used}
-    dataset = lightgbm.Dataset(rows.features, label=rows.positive.astype(float), weight=weight)
+    dataset = lightgbm.Dataset(
+        rows.features,
+        label=rows.positive.astype(float),
+        weight=weight,
+        categorical_feature=list(categorical),
+    )
     booster = lightgbm.train(
         parameters,
         dataset,
@@ -131,7 +155,14 @@ def train(
     return _finished(booster, rows, threads)
 
 
-def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -> Model:
+def refit(
+    model: Model,
+    rows: LabelledRows,
+    *,
+    decay: float,
+    threads: int = 0,
+    categorical: Sequence[int] = (),
+) -> Model:
     """Keep the trees of a model, and fit the values of their leaves anew.
 
     Parameters
@@ -139,19 +170,113 @@ def refit(model: Model, rows: LabelledRows, *, decay: float, threads: int = 0) -
     rows : LabelledRows
     decay : float, in [0, 1]
         Weight of the old value of a leaf; the rest is what these rows give it.
+    categorical : sequence of int
+        As of `train`.
     """
     used = _threads(len(rows), threads)
     booster = _booster(model.text)
     booster.params = PARAMETERS | {"num_threads": used}  # older releases forget them in a text
     answers = rows.positive.astype(float)
-    booster = booster.refit(rows.features, answers, decay_rate=decay, num_threads=used, verbose=-1)
+    booster = booster.refit(
+        rows.features,
+        answers,
+        decay_rate=decay,
+        categorical_feature=list(categorical),
+        num_threads=used,
+        verbose=-1,
+    )
     return _finished(booster, rows, threads)
 
 
 def _finished(booster: lightgbm.Booster, rows: LabelledRows, threads: int) -> Model:
-    """A trained model; how many threads trained it leaves no trace in its text."""
-    text = re.sub(r"\[num_threads: \d+\]", "[num_threads: 0]", booster.model_to_string())
-    return compared_model(text, rows.features, threads=threads)
+    return compared_model(_text(booster), rows.features, threads=threads)
+
+
+def _text(booster: lightgbm.Booster) -> str:
+    """Its text, in which no number of threads, address or port leaves a trace."""
+    text: str = booster.model_to_string()
+    names = "|".join(_TRACES)
+    return re.sub(rf"(?m)^\[({names}): .*\]$", lambda m: f"[{m[1]}: {_TRACES[m[1]]}]", text)
+
+
+class _Quiet:
+    """Hears what LightGBM says in this process, and passes on what is of interest."""
+
+    def info(self, message: str) -> None:
+        """Its part for Dask tells each step."""
+
+    def warning(self, message: str) -> None:
+        """It warns of a default of its own as if somebody had set it."""
+        if message != "Parameter n_jobs will be ignored.":
+            warnings.warn(message, stacklevel=2)
+
+
+def load_spread() -> None:
+    """Load what trains on a cluster: a worker that does so while others wait keeps them waiting."""
+    import lightgbm.dask  # noqa: F401 - to have it loaded
+
+
+def forget_network(wait: float = 0.0) -> None:
+    """Have LightGBM train alone again in this thread, where a training with others failed.
+
+    Parameters
+    ----------
+    wait : float
+        Seconds that the thread is kept, so that the next call goes to another one.
+    """
+    import lightgbm
+
+    lightgbm.Booster.__new__(lightgbm.Booster).free_network()
+    time.sleep(wait)
+
+
+def train_spread(
+    client: Any,
+    features: Any,
+    answers: Any,
+    weights: Any,
+    *,
+    rounds: int,
+    seed: int,
+    categorical: Sequence[int] = (),
+) -> str:
+    """Train a classifier on the workers of a Dask cluster that hold the rows.
+
+    LightGBM makes the bins of each column from the rows of one worker alone: each must hold rows
+    like those of the others, and enough of them.
+
+    Parameters
+    ----------
+    client : training.Asked
+        With a distributed.Client as it is, workers can wait for each other for ever.
+    features : dask.array of shape (n_rows, n_features)
+        Cut between rows only.
+    answers : dask.array of shape (n_rows,), 0 or 1
+    weights : dask.array of shape (n_rows,), > 0
+    rounds : int
+        Trees.
+    seed : int
+    categorical : sequence of int
+        As of `train`.
+
+    Returns
+    -------
+    str
+        LightGBM's text format.
+    """
+    import lightgbm.dask
+
+    lightgbm.register_logger(_Quiet())
+    # its classifier looks at the answers of each worker, which may be all the same
+    model = lightgbm.DaskLGBMRegressor(
+        client=client,
+        n_estimators=rounds,
+        random_state=seed,
+        time_out=TIME_OUT,
+        **{_OF_SCIKIT.get(name, name): value for name, value in PARAMETERS.items()},
+    )
+    model.fit(features, answers, sample_weight=weights, categorical_feature=list(categorical))
+    return _text(model.booster_)
 
 
 def compared_model(text: str, features: Floats, *, threads: int = 0) -> Model:
@@ -201,7 +326,7 @@ class Version:
     reference: Reference
     reference_rows: LabelledRows  # the monitored columns: features, then the out-of-fold score
     cut: float  # score from which a row is predicted positive
-    rows: LabelledRows  # what it was trained on
+    rows: LabelledRows  # what it was trained on; a sample, if that is in shards
     manifest: Mapping[str, Any]
     base: Model | None = None  # what it was continued from; None: it was trained from nothing
 
@@ -209,6 +334,16 @@ class Version:
     def scratch_base(self) -> Model:
         """The last model of its line that was trained from nothing."""
         return self.base or self.model
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """Files with all that it was trained on; none if `rows` are that."""
+        return shards_of(self.manifest.get("shards", ()))
+
+    @property
+    def learnt(self) -> Lot:
+        """All that it was trained on."""
+        return Lot(self.rows.take(slice(0, 0)) if self.shards else self.rows, self.shards)
 
 
 def version_name(number: int, text: str) -> str:
@@ -220,7 +355,7 @@ def version_name(number: int, text: str) -> str:
     return f"v{number}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def write_version(folder: Path, version: Version) -> Version:
+def write_version(folder: Place, version: Version) -> Version:
     """Write the folder of a version: all of it or nothing, whatever happens.
 
     Returns
@@ -263,7 +398,7 @@ def parse_version(
     )
 
 
-def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0) -> Version:
+def read_version(folder: Place, manifest: Mapping[str, Any], *, threads: int = 0) -> Version:
     """Read the folder of a version and check every file against the ledger's own manifest.
 
     Raises
@@ -274,8 +409,23 @@ def read_version(folder: Path, manifest: Mapping[str, Any], *, threads: int = 0)
     try:
         return parse_version(read_files(folder, manifest), manifest, threads=threads)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        path = folder / manifest["version"]
-        raise StateUnreadable(f"model {path}: {error!r}", remedy=restore_remedy(path)) from error
+        path = f"{folder}/{manifest['version']}"
+        raise StateUnreadable(
+            f"model {path}: {error!r}", remedy=restore_remedy(manifest)
+        ) from error
+
+
+def read_reference(folder: Place, manifest: Mapping[str, Any]) -> Reference:
+    """What a version answers for, its model and its rows left alone; errors as `read_version`."""
+    name = "reference.json"
+    try:
+        content = read_files(folder, {**manifest, "files": {name: manifest["files"][name]}})[name]
+        return Reference.from_dict(json.loads(content)["reference"])
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        path = f"{folder}/{manifest['version']}"
+        raise StateUnreadable(
+            f"model {path}: {error!r}", remedy=restore_remedy(manifest)
+        ) from error
 
 
 def libraries() -> dict[str, str]:

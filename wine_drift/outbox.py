@@ -40,6 +40,23 @@ def textfile(settings: Settings) -> Path | None:
     return settings.textfile
 
 
+def gateway_of(settings: Settings) -> Gateway | None:
+    """The Pushgateway, and how to reach it, if one is set."""
+    if settings.pushgateway is None:
+        return None
+    return Gateway(
+        url=settings.pushgateway,
+        job=JOB,
+        pipeline=settings.pipeline,
+        timeout_seconds=settings.push_timeout,
+        deadline_seconds=settings.push_deadline,
+        username=settings.username,
+        password_file=settings.password_file,
+        ca_file=settings.ca_file,
+        use_proxy=settings.proxy,
+    )
+
+
 def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFailed | None]:
     """Send everything to every sink that is set.
 
@@ -61,21 +78,11 @@ def publish(settings: Settings, ledger: Ledger) -> tuple[dict[str, Any], PushFai
             reached.append(str(path))
         except PushFailed as error:
             failures.append(error)
-    if settings.pushgateway is not None:
-        gateway = Gateway(
-            url=settings.pushgateway,
-            job=JOB,
-            pipeline=settings.pipeline,
-            timeout_seconds=settings.push_timeout,
-            deadline_seconds=settings.push_deadline,
-            username=settings.username,
-            password_file=settings.password_file,
-            ca_file=settings.ca_file,
-            use_proxy=settings.proxy,
-        )
+    gateway = gateway_of(settings)
+    if gateway is not None:
         try:
             push(everything, gateway)
-            reached.append(settings.pushgateway)
+            reached.append(gateway.url)
         except PushFailed as error:
             failures.append(error)
     if not failures:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, expit, gammainc, gammaincc, logit, ndtr
 
-from wine_drift.profile import Floats, packed, rank_scores, unpacked
+from wine_drift.bins import Floats, packed, rank_scores, unpacked
 
 N_SCORE_BINS = 1000  # equal steps of the score's logit
 MIN_PER_CLASS = (
@@ -287,6 +287,44 @@ def share_p(reference: Outcomes, batch: Outcomes) -> float:
     difference = float(batch.n_positive) / n - float(reference.n_positive) / m
     error = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
     return float(2 * ndtr(-abs(difference) / error)) if error else 1.0
+
+
+def score_groups(outcomes: Outcomes, most: int) -> list[tuple[float, float, float]]:
+    """Labelled rows in groups of similar score, about as many in each.
+
+    Parameters
+    ----------
+    outcomes : Outcomes
+        Of one stream.
+    most : int, >= 1
+        Groups.
+
+    Returns
+    -------
+    list of (n_rows, n_positive, score)
+        By rising mean score; empty groups are left out. Scores are the middles of their bins.
+
+    Examples
+    --------
+    >>> known = np.array([True] * 4)
+    >>> outcomes = count_outcomes(np.array([0.1, 0.2, 0.6, 0.7]), known, known)
+    >>> [(n, positive, round(score, 2)) for n, positive, score in score_groups(outcomes, 2)]
+    [(2.0, 2.0, 0.15), (2.0, 2.0, 0.65)]
+    """
+    rows = outcomes.answers.sum(axis=0)
+    total = rows.sum()
+    if not total:
+        return []
+    number = np.minimum(((np.cumsum(rows) - rows / 2) / total * most).astype(int), most - 1)
+    sums = [
+        np.bincount(number, weights=weights, minlength=most)
+        for weights in (rows, outcomes.answers[1], rows * SCORES)
+    ]
+    return [
+        (float(n), float(positive), float(score / n))
+        for n, positive, score in zip(*sums, strict=True)
+        if n > 0
+    ]
 
 
 def expected_quality(outcomes: Outcomes) -> tuple[float | None, float | None]:

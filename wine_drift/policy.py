@@ -23,7 +23,11 @@ class Decision:
     """What to do after a batch, and why."""
 
     action: str  # keep | hold | retrain
-    reasons: tuple[str, ...]  # codes; `report.REASONS` has a sentence for each
+    reasons: tuple[str, ...]  # codes; `wording.REASONS` has a sentence for each
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"action": self.action, "reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import errno
 import http.client
+import json
 import os
 import random
 import socket
@@ -46,6 +47,7 @@ from wine_drift.files import SHARED, make_folder, whole
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between the attempts; one attempt more than pauses
 _AGAIN = "`wine-drift push` repeats it"
 _LONGEST = 4096  # bytes of a password
+_ANSWER = 1 << 26  # bytes of what a gateway has
 _WORDS = 1000  # characters of what a server says
 _CROWD = 16  # requests to /metrics that are answered at the same time
 
@@ -156,25 +158,7 @@ def push(
     ...
     wine_drift.errors.PushFailed: push to 127.0.0.1:1 failed after 4 attempts: Connection refused
     """
-    if "@" in gateway.url:  # a password there would end up in messages and in name look-ups
-        raise PushFailed(
-            f"push to {gateway.url.rpartition('@')[2]}: user name or password in the address",
-            reason="rejected",
-            remedy=f"move them to their own settings; {_AGAIN}",
-        )
-    try:
-        secrets = _credentials(gateway)
-        opener = _opener(gateway, secrets)
-    except OSError as error:
-        file = error.filename or gateway.ca_file  # ssl names no file
-        raise PushFailed(
-            f"push to {gateway.url} not tried: {file}: {error.strerror or error}",
-            reason="rejected",
-            remedy=f"correct the file or the setting that names it; {_AGAIN}",
-        ) from error
-
-    proxy = _proxy(gateway)
-    place = f"{gateway.url} through proxy {proxy}" if proxy else gateway.url
+    client = _Client(gateway, "push to", f"; {_AGAIN}")
 
     def insist(send: Callable[[float], _Failure | None]) -> None:
         end = clock() + gateway.deadline_seconds
@@ -191,19 +175,7 @@ def push(
             if clock() + pause >= end:
                 break
             sleep(pause)
-        words = "".join(char if char.isprintable() else " " for char in failure.words)
-        for secret in secrets:  # a careless server repeats what it was sent
-            words = words.replace(secret, "***") if len(secret) > 3 else words
-        if len(words) > _WORDS:
-            words = f"{words[:_WORDS]} ..."
-        remedy = failure.remedy
-        if proxy and failure.on_the_way:
-            remedy = "see to the proxy that the environment names, or turn `proxy` off"
-        raise PushFailed(
-            f"push to {place} failed after {attempt} attempt{'s' * (attempt > 1)}: {words}",
-            reason=failure.reason,
-            remedy=f"{remedy}; {_AGAIN}",
-        )
+        raise client.failed(failure, attempt)
 
     # The client calls it with these names and without positions.
     def handler(
@@ -211,12 +183,82 @@ def push(
     ) -> Callable[[], None]:
         def send(seconds: float) -> _Failure | None:
             request = urllib.request.Request(url, data, dict(headers), method=method)
-            return _send(opener, request, seconds)
+            return _send(client.opener, request, seconds)
 
         return lambda: insist(send)
 
     key = {"pipeline": gateway.pipeline}
     push_to_gateway(gateway.url, gateway.job, _registry(families), key, handler=handler)
+
+
+def groups(gateway: Gateway) -> list[dict[str, Any]]:
+    """What a Pushgateway has, group by group, as its API tells it; one try.
+
+    Raises
+    ------
+    PushFailed
+        It does not answer within `timeout_seconds`, or not as a Pushgateway does.
+    """
+    client = _Client(gateway, "a look at", "")
+    address = gateway.url if "://" in gateway.url else f"http://{gateway.url}"
+    request = urllib.request.Request(f"{address.rstrip('/')}/api/v1/metrics")
+    answers: list[bytes] = []
+
+    def send(seconds: float) -> _Failure | None:
+        return _send(
+            client.opener, request, seconds, lambda answer: answers.append(answer.read(_ANSWER))
+        )
+
+    failure = _bounded(send, gateway.timeout_seconds)
+    if failure is None:
+        try:
+            found: list[dict[str, Any]] = json.loads(answers[0])["data"]
+            return [group for group in found if isinstance(group["labels"], dict)]
+        except (ValueError, LookupError, TypeError):
+            other = "it does not answer as a Pushgateway does"
+            failure = _Failure("rejected", other, "correct `pushgateway`", on_the_way=True)
+    raise client.failed(failure, 1)
+
+
+class _Client:
+    """What asks a gateway, and tells of failures without what is secret."""
+
+    def __init__(self, gateway: Gateway, doing: str, then: str) -> None:
+        self._gateway, self._doing, self._then = gateway, doing, then
+        if "@" in gateway.url:  # a password there would end up in messages and in name look-ups
+            raise PushFailed(
+                f"{doing} {gateway.url.rpartition('@')[2]}: user name or password in the address",
+                reason="rejected",
+                remedy=f"move them to their own settings{then}",
+            )
+        try:
+            self._secrets = _credentials(gateway)
+            self.opener = _opener(gateway, self._secrets)
+        except OSError as error:
+            file = error.filename or gateway.ca_file  # ssl names no file
+            raise PushFailed(
+                f"{doing} {gateway.url} not tried: {file}: {error.strerror or error}",
+                reason="rejected",
+                remedy=f"correct the file or the setting that names it{then}",
+            ) from error
+
+    def failed(self, failure: _Failure, attempts: int) -> PushFailed:
+        """The error of a failure after so many attempts."""
+        words = "".join(char if char.isprintable() else " " for char in failure.words)
+        for secret in self._secrets:  # a careless server repeats what it was sent
+            words = words.replace(secret, "***") if len(secret) > 3 else words
+        if len(words) > _WORDS:
+            words = f"{words[:_WORDS]} ..."
+        remedy, proxy, place = failure.remedy, _proxy(self._gateway), self._gateway.url
+        if proxy and failure.on_the_way:
+            remedy = "see to the proxy that the environment names, or turn `proxy` off"
+        if proxy:
+            place = f"{place} through proxy {proxy}"
+        return PushFailed(
+            f"{self._doing} {place} failed after {attempts} attempt{'s' * (attempts > 1)}: {words}",
+            reason=failure.reason,
+            remedy=f"{remedy}{self._then}",
+        )
 
 
 def _proxy(gateway: Gateway) -> str | None:
@@ -318,11 +360,15 @@ def _bounded(send: Callable[[float], _Failure | None], seconds: float) -> _Failu
 
 
 def _send(
-    opener: urllib.request.OpenerDirector, request: urllib.request.Request, seconds: float
+    opener: urllib.request.OpenerDirector,
+    request: urllib.request.Request,
+    seconds: float,
+    take: Callable[[IO[bytes]], object] = lambda answer: None,
 ) -> _Failure | None:
     try:
         reached("push: send")
-        opener.open(request, timeout=seconds).close()
+        with opener.open(request, timeout=seconds) as answer:
+            take(answer)
     except HTTPError as error:
         with error:
             return _refused(error)
@@ -399,6 +445,18 @@ def write_textfile(families: Sequence[Metric], path: Path) -> None:
         ) from error
 
 
+# Of a page: it loads nothing and runs nothing; its styles and drawings stand in it.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_STRICT = [
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", f"{POLICY}; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]
+
+
 class _Server(ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     """One thread a request; a slow reader holds nobody up, nor the end of the process."""
 
@@ -471,7 +529,13 @@ class _Handler(wsgiref.simple_server.WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(read: Callable[[], Sequence[Metric]], *, host: str, port: int) -> Iterator[str]:
+def serve(
+    read: Callable[[], Sequence[Metric]],
+    *,
+    host: str,
+    port: int,
+    page: Callable[[], bytes] | None = None,
+) -> Iterator[str]:
     """Answer `GET /metrics` in threads for as long as the block lasts.
 
     Parameters
@@ -483,6 +547,9 @@ def serve(read: Callable[[], Sequence[Metric]], *, host: str, port: int) -> Iter
         Address of this machine to listen on.
     port : int, 0..65535
         0: one that is free.
+    page : callable, optional
+        Gives an HTML page, as UTF-8, for `GET /`; else there are the metrics, too. Called and
+        refused as `read`.
 
     Yields
     ------
@@ -511,6 +578,10 @@ def serve(read: Callable[[], Sequence[Metric]], *, host: str, port: int) -> Iter
             start_response("405 Method Not Allowed", [*plain, ("Allow", "GET, OPTIONS")])
             return [b"ask with GET\n"]
         try:
+            if page is not None and environ["PATH_INFO"] == "/":
+                text = page()
+                start_response("200 OK", [*_STRICT, ("Content-Length", str(len(text)))])
+                return [text]
             registry = _registry(read())
         except WineDriftError as error:
             start_response("503 Service Unavailable", plain)

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.bins import Floats
 from wine_drift.model import Model, refit, train
-from wine_drift.profile import Floats
 from wine_drift.rows import LabelledRows, concatenate
 
 CONTINUED_ROUNDS = 50  # more would fit the few new rows rather than what they tell
@@ -31,6 +31,7 @@ class Training:
     seed: int
     threads: int
     window_rows: int  # most rows that a version keeps for its successors
+    categorical: tuple[int, ...] = ()  # columns that hold numbers of categories
 
 
 class Recipe(Protocol):
@@ -57,7 +58,14 @@ def scratch(base: Model | None, old: LabelledRows, new: LabelledRows, how: Train
     """Train from nothing on all rows, older ones weighing less."""
     rows = _together(old, new)
     weight = decayed(rows.sequence, how.half_life)
-    return train(rows, weight, rounds=how.rounds, seed=how.seed, threads=how.threads)
+    return train(
+        rows,
+        weight,
+        rounds=how.rounds,
+        seed=how.seed,
+        threads=how.threads,
+        categorical=how.categorical,
+    )
 
 
 def continued(base: Model | None, old: LabelledRows, new: LabelledRows, how: Training) -> Model:
@@ -79,6 +87,7 @@ def continued(base: Model | None, old: LabelledRows, new: LabelledRows, how: Tra
         seed=how.seed,
         threads=how.threads,
         start=_needed(base),
+        categorical=how.categorical,
     )
 
 
@@ -91,7 +100,13 @@ def refitted(base: Model | None, old: LabelledRows, new: LabelledRows, how: Trai
         There is no scratch base.
     """
     rows = _newest(old, new)
-    return refit(_needed(base), rows, decay=REFIT_DECAY, threads=how.threads)
+    return refit(
+        _needed(base),
+        rows,
+        decay=REFIT_DECAY,
+        threads=how.threads,
+        categorical=how.categorical,
+    )
 
 
 RECIPES: Mapping[str, Recipe] = {"scratch": scratch, "continue": continued, "refit": refitted}
@@ -107,15 +122,18 @@ def chosen_recipes(name: str) -> Mapping[str, Recipe]:
     return RECIPES if name == AUTO else {name: RECIPES[name]}
 
 
-def decayed(sequence: NDArray[np.int64], half_life: float) -> Floats:
+def decayed(sequence: NDArray[np.int64], half_life: float, *, newest: int | None = None) -> Floats:
     """Weight 1 for the newest batch, half of it every `half_life` batches back.
+
+    `newest` is its number, if it is not in `sequence`.
 
     >>> decayed(np.array([0, 10, 20]), half_life=10.0).tolist()
     [0.25, 0.5, 1.0]
     """
     if not len(sequence):
         return np.empty(0)
-    weights: Floats = 0.5 ** ((sequence.max() - sequence) / half_life)
+    last = sequence.max() if newest is None else newest
+    weights: Floats = 0.5 ** ((last - sequence) / half_life)
     return np.maximum(weights, 1e-6)
 
 
@@ -128,11 +146,23 @@ def newest_batches(rows: LabelledRows, n_batches: int, min_rows: int = 0) -> Lab
     ([3], 3)
     """
     numbers, sizes = np.unique(rows.sequence, return_counts=True)
-    if not len(numbers):
-        return rows
-    enough = int(np.searchsorted(np.cumsum(sizes[::-1]), min_rows)) + 1
-    first = numbers[::-1][: max(n_batches, enough)][-1]
-    return rows.take(rows.sequence >= first)
+    by_number = dict(zip(numbers.tolist(), sizes.tolist(), strict=True))
+    return rows.take(rows.sequence >= first_of_newest(by_number, n_batches, min_rows))
+
+
+def first_of_newest(sizes: Mapping[int, int], n_batches: int, min_rows: int = 0) -> int:
+    """Number of the first of these batches, given the rows of each; 0 if there are none.
+
+    >>> first_of_newest({1: 10, 2: 20, 3: 5}, 1), first_of_newest({1: 10, 2: 20, 3: 5}, 1, 25)
+    (3, 2)
+    """
+    first, n_rows = 0, 0
+    for k, number in enumerate(sorted(sizes, reverse=True)):
+        if k >= n_batches and n_rows >= min_rows:
+            break
+        first = number
+        n_rows += sizes[number]
+    return first
 
 
 def _newest(old: LabelledRows, new: LabelledRows) -> LabelledRows:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wine_drift.bins import bin_numbers
 from wine_drift.detector import (
     NOT_JUDGED,
     QUALITY_STATUSES,
@@ -22,12 +24,10 @@ from wine_drift.detector import (
 )
 from wine_drift.errors import WineDriftError
 from wine_drift.gate import FAILED, WAITING, GateReport
-from wine_drift.measurement import LateMeasurement, Measurement
+from wine_drift.measurement import LateMeasurement, Measurement, Tally
 from wine_drift.policy import Decision
-from wine_drift.quality import Quality
 from wine_drift.reference import Reference
-from wine_drift.schema import Schema
-from wine_drift.screening import Screened
+from wine_drift.schema import OTHER, Feature, Schema
 
 PARTS = (
     *("batch", "model", "quality", "drift", "decision", "retraining", "labels", "thresholds"),
@@ -79,7 +79,8 @@ def _state(record: Mapping[str, Any] | None) -> tuple[str, bool, bool]:
 
 
 def batch_part(
-    screened: Screened,
+    counted: Tally,
+    schema: Schema,
     *,
     batch_id: str,
     name: str,
@@ -89,21 +90,26 @@ def batch_part(
     seen_in_training: int,
 ) -> dict[str, Any]:
     """What arrived."""
+    names = schema.feature_names
+
+    def shares(counts: NDArray[np.int64]) -> dict[str, float]:
+        return dict(zip(names, (counts / counted.n_rows).tolist(), strict=True))
+
     return {
         "id": batch_id,
         "sequence": sequence,
         "name": name,
         "source": source,
-        "rows": len(screened.target),
-        "accepted": int(screened.accepted.sum()),
-        "labelled": int(screened.labelled.sum()),
+        "rows": counted.n_rows,
+        "accepted": counted.accepted,
+        "labelled": counted.answers.n,
         "positive": positive,
         "seen_in_training": seen_in_training,
-        "set_aside": screened.set_aside,
-        "faulty_share": screened.faulty_share,
-        "missing": screened.missing,
-        "out_of_range": screened.out_of_range,
-        "ignored_columns": list(screened.ignored_columns),
+        "set_aside": counted.set_aside,
+        "faulty_share": counted.faulty_share,
+        "missing": shares(counted.missing),
+        "out_of_range": shares(counted.outside),
+        "ignored_columns": list(counted.ignored_columns),
     }
 
 
@@ -112,8 +118,8 @@ def quality_part(
 ) -> dict[str, Any]:
     """How good the model was: values, intervals, the reason where there is no value; any drop."""
     return {
-        **_quality(measured.quality),
-        **_drop(measured.quality_drift, measured.judged_labels),
+        **measured.quality.to_dict(),
+        **drop_part(measured.quality_drift, measured.judged_labels),
         "mean_score": measured.mean_score,
         "expected_log_loss": measured.expected_log_loss,
         "expected_roc_auc": measured.expected_roc_auc,
@@ -159,42 +165,21 @@ def with_labels(
             "seen_in_training": batch["seen_in_training"] + seen,
         },
         "quality": record["quality"]
-        | _quality(quality)
-        | (_drop(late.quality_drift, late.judged_labels) if judged else {}),
+        | quality.to_dict()
+        | (drop_part(late.quality_drift, late.judged_labels) if judged else {}),
         "drift": record["drift"] | {"causes": list(late.causes or record["drift"]["causes"])},
         "retraining": record["retraining"] if retraining is None else retraining,
         "labels": {
             "added_at": at,
             "lag_seconds": lag,
             "rows": added,
-            "decision": decision_part(decision),
+            "decision": decision.to_dict(),
         },
     }
 
 
-def _quality(quality: Quality) -> dict[str, Any]:
-    measures = quality.measures()
-    return {
-        **{name: estimate.value for name, estimate in measures.items()},
-        "intervals": {
-            name: [estimate.low, estimate.high]
-            for name, estimate in measures.items()
-            if estimate.low is not None
-        },
-        "undefined": {
-            name: estimate.reason for name, estimate in measures.items() if estimate.value is None
-        },
-        "no_interval": {
-            name: estimate.reason
-            for name, estimate in measures.items()
-            if estimate.value is not None and estimate.low is None
-        },
-        "observed_minus_expected_z": quality.oe_z,
-        "log_loss_gap": quality.log_loss_gap,
-    }
-
-
-def _drop(reading: QualityReading | None, judged: int) -> dict[str, Any]:
+def drop_part(reading: QualityReading | None, judged: int) -> dict[str, Any]:
+    """What the labelled rows say of a drop in quality."""
     p_values: list[float | None] = [None] * len(QUALITY_TESTS)
     if reading is not None:
         p_values = [_known(p) for p in reading.p_values]
@@ -209,13 +194,15 @@ def _drop(reading: QualityReading | None, judged: int) -> dict[str, Any]:
 
 
 def drift_part(
+    counted: Tally,
     measured: Measurement,
     reference: Reference,
-    schema: Schema,
-    manifest: Mapping[str, Any],
     limits: Limits,
+    *,
+    features: Mapping[str, Feature],
+    reliance: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What the batch says about drift."""
+    """What the batch says about drift; a column may have no feature, and no reliance."""
     reading = measured.drift
     part: dict[str, Any] = {
         "status": drift_status(reading),
@@ -239,22 +226,29 @@ def drift_part(
         "severity": float(reading.severity.max()),
         "multivariate_p_value": float(tests.multivariate),
     }
-    units = {feature.name: feature.unit for feature in schema.features}
     for j, name in enumerate(reference.columns):
         if not tests.n_effective[j] and tests.missing[j] == 1:
             continue  # no rows on either side, no figure: never a 0
+        feature = features.get(name)
+        is_number = feature is None or not feature.categories
         evident = reading.log10_columns[j] >= np.log10(limits.budget)
+        drifted = bool(evident and reading.severity[j] >= limits.severity_drift)
+        counts = counted.summary.profile.counts[j].astype(int).tolist()
         part["features"].append(
             {
                 "name": name,
-                "unit": units.get(name, ""),
+                "unit": feature.unit if feature else "",
                 "p_value": float(tests.columns_p[j]),
                 "log10_evidence": float(reading.log10_columns[j]),
                 "severity": float(reading.severity[j]),
-                "drifted": bool(evident and reading.severity[j] >= limits.severity_drift),
-                "reliance": manifest["reliance"].get(name),
-                "quantiles": [_known(x) for x in measured.quantiles[j]],
+                "drifted": drifted,
+                "reliance": reliance.get(name),
+                "quantiles": [_known(x) if is_number else None for x in measured.quantiles[j]],
                 "reference_quantiles": [_known(x) for x in reference.quantiles[j]],
+                "categories": None
+                if feature is None or is_number
+                else _shares(feature.categories, reference, measured, j),
+                "counts": counts if drifted else None,
                 "psi": float(reading.psi[j]),
                 "chi2_p_value": float(tests.chi2[j]),
                 "location_scale_p_value": float(tests.location_scale[j]),
@@ -262,6 +256,25 @@ def drift_part(
             }
         )
     return part
+
+
+def _shares(
+    categories: tuple[str, ...], reference: Reference, measured: Measurement, j: int
+) -> list[dict[str, Any]]:
+    """How frequent each bin of a column of categories is, here and in the reference."""
+    numbers = np.arange(len(categories) + 1.0)
+    bins, first = np.unique(bin_numbers(numbers, reference.edges[j]), return_index=True)
+    told = [(*categories, OTHER)[number] for number in first.tolist()]
+    together = int(first[-1] - first[-2])
+    if together > 1:  # they share a bin
+        told[-2] = f"({together} listed last)"
+    here, usual = (each[j, bins] for each in (measured.counts, reference.profile.counts))
+    return [
+        {"name": name, "share": float(share), "reference_share": float(before)}
+        for name, share, before in zip(
+            told, here / max(here.sum(), 1), usual / max(usual.sum(), 1), strict=True
+        )
+    ]
 
 
 def drift_status(reading: DriftReading | None) -> str:
@@ -272,11 +285,6 @@ def drift_status(reading: DriftReading | None) -> str:
 def quality_status(reading: QualityReading | None) -> str:
     """Name of the status, also where nothing was judged."""
     return NOT_JUDGED if reading is None else QUALITY_STATUSES[reading.status]
-
-
-def decision_part(decision: Decision) -> dict[str, Any]:
-    """What is to be done, and why."""
-    return {"action": decision.action, "reasons": list(decision.reasons)}
 
 
 def retraining_part(

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.faults import Traits, count_traits
-from wine_drift.outcomes import Outcomes, count_outcomes
-from wine_drift.profile import (
+from wine_drift.bins import (
     N_BINS,
     Floats,
     Profile,
     bin_edges,
     bin_numbers,
+    category_edges,
     count,
+    count_columns,
     rank_scores,
 )
+from wine_drift.counted import Counted
+from wine_drift.faults import Traits, column_traits, count_traits
+from wine_drift.outcomes import Outcomes, count_outcomes
 from wine_drift.schema import SCORE
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -58,7 +61,7 @@ class Summary:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reference:
     """Bins, counts, and how the columns move together."""
 
@@ -69,6 +72,12 @@ class Reference:
     correlation: Floats  # (2 n_columns, 2 n_columns), of the rank scores of the reference rows
     n_rows: int
     summary: Summary
+    n_categories: tuple[int, ...]  # (n_features,), 0 of numbers
+
+    def __repr__(self) -> str:
+        labelled = int(self.summary.outcomes.n_labelled)
+        rows = f"{self.n_rows} rows, {labelled} of them labelled"
+        return f"Reference of {rows}: {', '.join(self.columns)}"
 
     @property
     def profile(self) -> Profile:
@@ -108,16 +117,17 @@ class Reference:
         scores, labelled, positive : ndarray of shape (n_scored,)
             Of the rows that were scored.
         """
-        n_features = len(self.features)
-        profile = count(features, self.edges[:n_features])
-        if n_features < len(self.columns):
-            score = count(scores[:, np.newaxis], self.edges[n_features:])
-            profile = Profile(
-                np.concatenate([profile.counts, score.counts]),
-                np.concatenate([profile.missing, score.missing]),
-            )
-        traits = count_traits(features, self.limits)
-        return Summary(profile, traits, count_outcomes(scores, labelled, positive))
+        columns = [*map(Counted.of, features.T), Counted.of(scores)]
+        return self.summed(columns, count_outcomes(scores, labelled, positive))
+
+    def summed(self, columns: Sequence[Counted], outcomes: Outcomes) -> Summary:
+        """The same of features, and the score behind them, that are counted already."""
+        monitored, n_features = columns[: len(self.columns)], len(self.features)
+        return Summary(
+            count_columns(monitored, self.edges),
+            column_traits(columns[:n_features], self.limits, self.n_categories),
+            outcomes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
@@ -128,20 +138,23 @@ class Reference:
             "quantiles": _nullable(self.quantiles),
             "correlation": self.correlation.tolist(),
             "n_rows": self.n_rows,
+            "n_categories": list(self.n_categories),
             "summary": self.summary.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reference:
         """Inverse of `to_dict`."""
+        limits = np.array(data["limits"], dtype=float)
         return cls(
             columns=tuple(data["columns"]),
             edges=tuple(np.array(edges, dtype=float) for edges in data["edges"]),
-            limits=np.array(data["limits"], dtype=float),
+            limits=limits,
             quantiles=np.array(data["quantiles"], dtype=float),
             correlation=np.array(data["correlation"], dtype=float),
             n_rows=int(data["n_rows"]),
             summary=Summary.from_dict(data["summary"]),
+            n_categories=tuple(data.get("n_categories", [0] * len(limits))),
         )
 
 
@@ -153,6 +166,7 @@ def build_reference(
     *,
     missing: Floats | None = None,
     score_counts: bool = True,
+    n_categories: Sequence[int] | None = None,
 ) -> Reference:
     """Count the rows that the champion answers for.
 
@@ -170,6 +184,9 @@ def build_reference(
         Usual share of missing values, where `matrix` holds complete rows only.
     score_counts : bool
         False: the score is not monitored as a column.
+    n_categories : sequence of n_features int, optional
+        How many categories are listed of each feature; 0, as by default, of one that holds numbers.
+        Each category is a bin, and they have no quantiles.
 
     Raises
     ------
@@ -182,13 +199,17 @@ def build_reference(
     is_score = np.array(columns) == SCORE
     if not score_counts:
         matrix = np.where(is_score, np.nan, matrix)
-    edges = tuple(bin_edges(column) for column in matrix.T)
-    profile = count(matrix, edges)
     n_features = sum(name != SCORE for name in columns)
+    listed = tuple(n_categories or [0] * n_features)
+    edges = tuple(
+        category_edges(listed[j]) if j < n_features and listed[j] else bin_edges(column)
+        for j, column in enumerate(matrix.T)
+    )
+    profile = count(matrix, edges)
     limits = np.full((n_features, 2), np.nan)
     quantiles = np.full((len(columns), len(QUANTILES)), np.nan)
     for j, column in enumerate(values.T):
-        if np.isfinite(column).any():
+        if np.isfinite(column).any() and not (j < n_features and listed[j]):
             quantiles[j] = np.nanquantile(column, QUANTILES)
             if j < n_features:
                 low, high = np.nanmin(column), np.nanmax(column)
@@ -203,24 +224,28 @@ def build_reference(
     outcomes = Outcomes.none()
     if positive is not None:
         outcomes = count_outcomes(values[:, -1], np.ones(len(matrix), dtype=bool), positive)
-    traits = count_traits(values[:, :n_features], limits)
+    traits = count_traits(values[:, :n_features], limits, listed)
     return Reference(
         columns=tuple(columns),
         edges=edges,
         limits=limits,
         quantiles=quantiles,
-        correlation=_correlation(matrix, edges, profile),
+        correlation=_correlation(matrix, edges, profile, listed),
         n_rows=len(matrix),
         summary=Summary(profile, traits, outcomes),
+        n_categories=listed,
     )
 
 
-def _correlation(matrix: Floats, edges: Sequence[Floats], profile: Profile) -> Floats:
-    """Of the rank scores of the rows, (2 n_columns, 2 n_columns)."""
+def _correlation(
+    matrix: Floats, edges: Sequence[Floats], profile: Profile, n_categories: Sequence[int]
+) -> Floats:
+    """Of the rank scores of the rows, (2 n_columns, 2 n_columns); categories have none."""
     scored = []
     for j, column_edges in enumerate(edges):
         numbers = bin_numbers(matrix[:, j], column_edges)
-        n_values = profile.counts[j].sum()
+        is_listed = j < len(n_categories) and n_categories[j] > 0
+        n_values = 0.0 if is_listed else profile.counts[j].sum()
         by_bin = rank_scores(profile.counts[j] / n_values) if n_values else np.zeros((2, N_BINS))
         scored.append(np.where(numbers >= 0, by_bin[:, numbers], 0.0))
     rows = np.concatenate(scored)  # each row has mean 0 and variance 1, or is all 0

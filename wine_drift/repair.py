@@ -11,14 +11,13 @@ from typing import Any
 from wine_drift import files
 from wine_drift.batches import KEPT_AS, claim_file, give_back
 from wine_drift.errors import SettingsError, StateUnreadable
-from wine_drift.home import DAMAGED, check, opened
+from wine_drift.home import DAMAGED, check, models_place, opened
 from wine_drift.ledger import BACKUPS, Ledger
 from wine_drift.locking import locked
 from wine_drift.outbox import publish
 from wine_drift.record import Report
 from wine_drift.settings import Settings
-from wine_drift.shelf import read_files, write_files
-from wine_drift.versions import models_folder
+from wine_drift.shelf import Place, read_files, write_files
 
 
 def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Report:
@@ -27,7 +26,8 @@ def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Repor
     A damaged ledger is replaced by its last sound backup. Files of archive and quarantine whose
     batches that one does not know go back to the inbox, so that the next runs take them again, as
     if they had come just now; slices of a stream are read again in any case. What was replaced is
-    kept in the folder `damaged`.
+    kept in the folder `damaged`. A ledger in PostgreSQL is read and not replaced, its backups being
+    those of its server; once one was restored there, the files that it does not know go back.
 
     Returns
     -------
@@ -35,21 +35,29 @@ def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Repor
         `outcome` is "sound" and nothing was changed, or "repaired". `problem` of the ledger,
         `backup_at` in Unix time, `lost` batches, with `known` False if the damaged file does not
         tell, `returned` files and those that cannot be, `unreturned`; `versions` put back,
-        versions that stay `damaged`.
+        versions that stay `damaged`; `rows_lost`, labelled rows that nothing can be learnt from
+        any more, by number.
 
     Raises
     ------
     SettingsError
         There is no such home, or no such inbox.
     StateUnreadable
-        There is no sound backup, or the ledger is of a newer release. Nothing was changed.
+        There is no sound backup, none of ours, or the ledger is of a newer release. Nothing was
+        changed.
     """
     home = settings.home
     check(settings)
     if settings.inbox is not None and not settings.inbox.is_dir():
         raise SettingsError(f"inbox {settings.inbox}: no folder", remedy="correct --inbox")
     with locked(home, wait=settings.lock_wait):
-        problem, found = Ledger.problem(home), _nothing()
+        problem, found = Ledger.problem(home, settings.ledger), _nothing()
+        if problem is not None and settings.ledger is not None:
+            raise StateUnreadable(
+                f"the ledger is damaged: {problem}",
+                remedy="restore its database from a backup of its own, and repair again on each "
+                "host; nothing was changed",
+            )
         if problem is not None:
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now()))
             folder = home / DAMAGED
@@ -67,7 +75,9 @@ def repair(settings: Settings, *, now: Callable[[], float] = time.time) -> Repor
                 _tell_of_loss(ledger, Path(found["kept_as"]), found)
             _return_files(settings, ledger, found)  # also those of a repair that was cut short
             _put_back_versions(settings, ledger, found)
-            changed = [found[key] for key in ("problem", "returned", "unreturned", "versions")]
+            _give_up_rows(settings, ledger, found)
+            keys = ("problem", "returned", "unreturned", "versions", "rows_lost")
+            changed = [found[key] for key in keys]
             record = {"outcome": "repaired" if any(changed) else "sound", **found, "push": None}
             failure = None
             if any(changed):
@@ -86,6 +96,7 @@ def _nothing() -> dict[str, Any]:
         "unreturned": [],
         "versions": [],
         "damaged": [],
+        "rows_lost": 0,
     }
 
 
@@ -131,17 +142,30 @@ def _put_back_versions(settings: Settings, ledger: Ledger, found: dict[str, Any]
     gone = ledger.pruned()
     for manifest in ledger.versions():
         version = manifest["version"]
-        if version in gone or _readable(models_folder(settings), manifest) is not None:
+        if version in gone or _readable(models_place(settings), manifest) is not None:
             continue
         contents = _readable(settings.home / BACKUPS, manifest)
         if contents is None:
             found["damaged"].append(version)
             continue
-        write_files(models_folder(settings), manifest, contents)
+        write_files(models_place(settings), manifest, contents)
         found["versions"].append(version)
 
 
-def _readable(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes] | None:
+def _give_up_rows(settings: Settings, ledger: Ledger, found: dict[str, Any]) -> None:
+    """Labelled rows whose files are damaged or gone: of these there is no copy."""
+    if not ledger.shard_names():
+        return
+    from wine_drift.shards import has_shard  # it loads NumPy
+
+    claimed = ledger.claimed_shards()
+    lost = [each for each in claimed.values() if not has_shard(models_place(settings), each)]
+    if lost:
+        ledger.commit_lost({shard.name for shard in lost})
+    found["rows_lost"] = sum(shard.n_rows for shard in lost)
+
+
+def _readable(folder: Place, manifest: dict[str, Any]) -> dict[str, bytes] | None:
     try:
         return read_files(folder, manifest)
     except StateUnreadable:
@@ -157,7 +181,7 @@ def _still_damaged(settings: Settings, found: dict[str, Any]) -> StateUnreadable
     if not found["damaged"]:
         return None
     return StateUnreadable(
-        f"{models_folder(settings)}: {', '.join(found['damaged'])} cannot be put back",
+        f"{models_place(settings)}: {', '.join(found['damaged'])} cannot be put back",
         remedy="import them, if they were exported before; or `wine-drift models rollback VERSION` "
         "to another one, and then `wine-drift prune`",
     )

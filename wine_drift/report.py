@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from wine_drift.explanation import explain, pattern, ranked
+from wine_drift.layout import PLAIN, Paper, columns, drawn
+from wine_drift.wording import (
+    CANDIDATES,
+    REASONS,
+    duration,
+    evidence,
+    fault_text,
+    number,
+    probability,
+    when,
+)
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-# Reason codes of a decision, as sentences.
-REASONS = {
-    "no_drift": "no evidence of drift within the false-alarm budget",
-    "too_few_rows": "too few rows to judge drift",
-    "drift_warn": "something may be changing; not enough evidence for an alarm",
-    "drift_minor": "a real difference from the reference, too small to matter",
-    "drift": "the data has drifted",
-    "drift_major": "the data has drifted a lot",
-    "covariate_drift": "other inputs than the champion was trained on",
-    "label_shift": "another share of positives, the inputs of either answer as before",
-    "concept_drift": "other answers to the same inputs",
-    "quality_drop": "quality is clearly worse than the reference",
-    "quality_minor": "a real change of quality, too small to matter",
-    "quality_warn": "quality may be changing; not enough evidence for an alarm",
-    "data_fault": "the source is at fault: mend it rather than the model, or --accept it",
-    "waiting_for_labels": "retraining waits for more labelled rows",
-    "unconfirmed": "answers changed in one batch only: the next one with labels has to confirm it",
-    "tried_before": "a challenger was tried; the next one takes twice the labelled rows",
-    "cooldown": "the champion has only just been changed",
-    "follow_up": "the change led to a new champion; there are more rows to learn from now",
-    "forced": "retraining was asked for",
-    "retrain_never": "retraining is switched off",
-}
 IDLE = {
     "nothing_waiting": "nothing waits in the inbox",
     "end_of_stream": "the stream has ended: every row of the table was used once",
@@ -44,67 +27,6 @@ KNOWN = {
     "already_processed": " (already processed: nothing was counted again)",
     "already_labelled": " (no label of it was open: nothing was changed)",
 }
-# What came of a candidate, as the end of a sentence.
-CANDIDATES = {
-    "won": "won",
-    "no_gain": "no better than the champion",
-    "unconfirmed": "better, but not in each batch after the alarm",
-    "not_proven": "better, but chance alone could do that",
-    "beaten": "beaten by another one",
-    "failed": "failed",
-}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many decimals, or a dash where there is none.
-
-    >>> number(0.27512), number(None)
-    ('0.275', '-')
-    """
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def probability(value: float | None) -> str:
-    """A p-value, the small ones by their power of ten.
-
-    >>> probability(0.0312), probability(0.0000213), probability(1.0), probability(0.0)
-    ('0.031', '2.1e-05', '1', '0')
-    """
-    if value is None:
-        return "-"
-    return f"{value:.1e}" if 0 < value < 0.001 else f"{value:.2g}"
-
-
-def evidence(log10: float | None) -> str:
-    """Evidence as a number, large and small ones as powers of ten.
-
-    >>> evidence(3.2), evidence(0.5), evidence(-1.0)
-    ('10^3.2', '3.2', '0.1')
-    """
-    if log10 is None:
-        return "-"
-    if abs(log10) >= 3:
-        return f"10^{log10:.1f}"
-    return f"{10**log10:.0f}" if log10 >= 1 else f"{10**log10:.2g}"
-
-
-def fault_text(fault: Mapping[str, Any]) -> str:
-    """One fault of the source, in a sentence.
-
-    >>> fault_text({"feature": "pH", "kind": "stuck", "share": 1.0, "usual": 0.03, "detail": None})
-    'pH: stuck, 100% of the values are the same one (usually 3%)'
-    """
-    share, usual = f"{fault['share']:.0%}", f"usually {fault['usual']:.0%}"
-    told = {
-        "missing_values": f"{share} of the values are missing ({usual})",
-        "unit_change": f"another unit? {share} of the values are about {fault['detail'] or 0:g} "
-        "times the usual",
-        "stuck": f"stuck, {share} of the values are the same one ({usual})",
-        "rounding": f"rounded to {fault['detail'] or 0:.0f} decimals, {share} of the values have "
-        f"more ({usual})",
-        "out_of_range": f"{share} of the values are beyond the plausible range",
-    }
-    return f"{fault['feature']}: {told[fault['kind']]}"
 
 
 def run_text(record: Mapping[str, Any]) -> str:
@@ -141,7 +63,7 @@ def run_text(record: Mapping[str, Any]) -> str:
     if batch["seen_in_training"]:
         told = f"{batch['seen_in_training']} labelled rows were in the champion's training"
         lines.append(_row("", f"{told}: this quality flatters it"))
-    lines.append(_row("drift", _drift(record["drift"])))
+    lines.append(_row("drift", drift_text(record["drift"])))
     lines += [_row("fault", fault_text(fault)) for fault in record["drift"]["faults"]]
     decision = (record["labels"] or record)["decision"]
     why = "; ".join(REASONS[reason] for reason in decision["reasons"])
@@ -151,23 +73,23 @@ def run_text(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_published(record)])
 
 
-def explain_text(record: Mapping[str, Any]) -> str:
+def explain_text(record: Mapping[str, Any], paper: Paper = PLAIN) -> str:
     """Why a batch was judged as it was."""
     batch, drift, quality = record["batch"], record["drift"], record["quality"]
     verb = "wait" if drift["status"] == "not_judged" else "judged"
     lines = [f"batch {batch['sequence']} · {batch['name']} · {drift['judged_rows']} rows {verb}"]
     if drift["judged_rows"] > batch["rows"]:
         lines.append(_row("", f"with those that waited; below is what its own {batch['rows']} say"))
-    lines.append(_row("drift", _drift(drift)))
+    lines.append(_row("drift", drift_text(drift)))
     lines += _late(record)
-    lines.append(_row("quality", _drop(quality)))
+    lines.append(_row("quality", drop_text(quality)))
     if record["retraining"]:
         lines += _retraining(record["retraining"])
     lines += [_row("fault", fault_text(fault)) for fault in drift["faults"]]
     lines += [_row("cause", REASONS[cause]) for cause in drift["causes"]]
     if not drift["features"]:
-        return "\n".join(lines)
-    table = _table("", "what changed", "evidence", "severity", "reliance")
+        return drawn(lines, paper)
+    table = columns("", "what changed", "evidence", "severity", "reliance")
     for column in explain(record):
         table.add_row(
             "*" if column["drifted"] else "",
@@ -182,7 +104,7 @@ def explain_text(record: Mapping[str, Any]) -> str:
         f"{number(record['thresholds']['severity_drift'], 2)}; reliance: share in what makes "
         "the scores"
     )
-    return "\n".join([*lines, "", _drawn(table), note])
+    return drawn([*lines, "", table, note], paper)
 
 
 def selftest_text(found: Mapping[str, Any]) -> str:
@@ -192,105 +114,72 @@ def selftest_text(found: Mapping[str, Any]) -> str:
         f"reference rows · batches of {found['batch_rows']} rows · budget {found['budget']}"
     ]
     if found["test"] == "null":
-        table = _table("healthy batches with", "drift", "95 % limits", "quality", "95 % limits")
+        table = columns("healthy batches with", "drift", "95 % limits", "quality", "95 % limits")
         for level, drift in found["rates"]["drift"].items():
             quality = found["rates"]["quality"][level]
             cells = [cell for rate in (drift, quality) for cell in _rate(rate)]
             table.add_row(f"p < {level}", *cells)
         table.add_row("a fault of the source", *_rate(found["faults"]), "", "")
         last = f"{found['alarms']} alarms began in {found['batches']} healthy batches"
-        return "\n".join([*lines, "", _drawn(table), last])
+        return "\n".join([*lines, "", drawn([table], PLAIN), last])
     if found["test"] == "longrun":
         head = f"{found['streams']} healthy streams of {found['batches']} batches"
-        table = _table(head, "streams", "95 % limits", "promised at most")
+        table = columns(head, "streams", "95 % limits", "promised at most")
         bound = f"{found['bound']:.1%}"
         table.add_row("drift evidence of an alarm", *_rate(found["drift_evidence"]), bound)
         table.add_row("quality evidence of an alarm", *_rate(found["quality_evidence"]), bound)
         table.add_row("an alarm, drift or quality", *_rate(found["alarms"]), "")
-        return "\n".join([*lines, "", _drawn(table)])
+        return "\n".join([*lines, "", drawn([table], PLAIN)])
     if found["test"] == "power":
         head = "smallest shift with an alarm in 95 % of batches"
-        table = _table("feature", head, "in sd", "batches to evidence at half of it")
+        table = columns("feature", head, "in sd", "batches to evidence at half of it")
         for feature in found["features"]:
             shift, sd = feature["shift_own"], feature["shift_sd"]
             table.add_row(
                 feature["name"],
-                "none up to 4 sd" if shift is None else f"{shift:.3g} {feature['unit']}".strip(),
+                "none" if shift is None else f"{shift:.3g} {feature['unit']}".strip(),
                 number(sd, 2),
                 "> 50 batches" if feature["mean_delay"] >= 50 else f"{feature['mean_delay']:.1f}",
             )
-        return "\n".join([*lines, "", _drawn(table)])
-    table = _table("95 % interval of", "holds the true value", "95 % limits", "batches with one")
+        return "\n".join([*lines, "", drawn([table], PLAIN)])
+    table = columns("95 % interval of", "holds the true value", "95 % limits", "batches with one")
     for name, measure in found["measures"].items():
         table.add_row(name.replace("_", " "), *_rate(measure), f"{measure['told']:.1%}")
-    return "\n".join([*lines, "", _drawn(table)])
+    return "\n".join([*lines, "", drawn([table], PLAIN)])
 
 
-def status_text(
-    records: Sequence[Mapping[str, Any]],
-    champion: Mapping[str, Any] | None,
-    run: Mapping[str, Any] | None,
-    *,
-    home: str,
-) -> str:
-    """The last batches as a table, with the champion and the last run above it."""
-    lines = [f"home      {home}"]
-    if champion is None:
-        lines.append("champion  no model yet; the first `wine-drift run-batch` trains one")
+def demo_text(found: Mapping[str, Any]) -> str:
+    """What a demo made: where alarms began and models were replaced, one line each."""
+    if found["changed"]:
+        lines = [f"{found['home']}: {found['days']:g} days of hourly batches, up to now"]
+        lines += [_chapter(each["at"], each["record"]) for each in found["story"]]
     else:
-        quality = champion["out_of_fold"]
-        lines.append(
-            f"champion  {champion['version']}, trained {_when(champion['trained_at'])} on "
-            f"{champion['training_rows']} rows; out of fold: log loss "
-            f"{number(quality['log_loss'])}, AUC {number(quality['roc_auc'])}"
-        )
-    if run is not None:
-        ended = "ended well" if run["success"] else f"FAILED ({run['outcome']})"
-        lines.append(f"last run  {_when(run['finished_at'])}, {ended}")
-        if run["dataset"] == "simulated":
-            lines.append("SIMULATED DATA: these are not measurements of real wines")
-    if not records:
-        return "\n".join([*lines, "no batches yet"])
-    table = _table("#", "batch", "rows", "log loss", "AUC", "drift", "severity", "most", "decision")
-    for record in records:
-        table.add_row(*_status_row(record))
-    return "\n".join([*lines, "", _drawn(table)])
-
-
-def story_text(told: Sequence[tuple[float, Mapping[str, Any]]]) -> str:
-    """Where alarms began and models were replaced, one line each."""
-    lines = []
-    for at, record in told:
-        reasons = "; ".join(REASONS[code] for code in record["decision"]["reasons"])
-        tried = record["retraining"]
-        came = f" -> {tried['challenger']} serves" if tried and tried["challenger"] else ""
-        lines.append(f"{_when(at)}  batch {record['batch']['sequence']}: {reasons}{came}")
+        lines = [f"{found['home']}: has a past already; nothing was changed"]
+    if found["entries"] is not None:
+        lines.append(written_text(found))
+    elif found["path"] is not None:
+        lines.append(f"{found['path']}: left as it is")
     return "\n".join(lines)
 
 
-def models_text(
-    manifests: Sequence[Mapping[str, Any]], champion: str | None, pruned: Collection[str] = ()
-) -> str:
-    """All versions as a table; the champion is marked, and those whose files were removed."""
-    if not manifests:
-        return "no models yet"
-    titles = ("version", "trained", "reason", "recipe", "rows", "log loss", "AUC", "parent")
-    table = _table("", *titles, "files" if pruned else "")
-    for manifest in manifests:
-        quality = manifest["out_of_fold"]
-        table.add_row(
-            "*" if manifest["version"] == champion else "",
-            manifest["version"],
-            _when(manifest["trained_at"]),
-            manifest["reason"],
-            manifest["recipe"],
-            str(manifest["training_rows"]),
-            number(quality["log_loss"]),
-            number(quality["roc_auc"]),
-            manifest["parent"] or "-",
-            "removed" if manifest["version"] in pruned else "",
-        )
-    return _drawn(table)
+def written_text(found: Mapping[str, Any]) -> str:
+    """Of a file that was written.
+
+    >>> written_text({"path": "a.tar"}), written_text({"path": "past.txt", "entries": 5})
+    ('wrote a.tar', 'wrote 5 entries of the ledger to past.txt')
+    >>> written_text({"path": "page.html", "verdict": "healthy"})
+    'wrote page.html: healthy'
+    """
+    of = f"{found['entries']} entries of the ledger to " if "entries" in found else ""
+    level = f": {found['verdict']}" if "verdict" in found else ""
+    return f"wrote {of}{found['path']}{level}"
+
+
+def _chapter(at: float, record: Mapping[str, Any]) -> str:
+    reasons = "; ".join(REASONS[code] for code in record["decision"]["reasons"])
+    tried = record["retraining"]
+    came = f" -> {tried['challenger']} serves" if tried and tried["challenger"] else ""
+    return f"{when(at)}  batch {record['batch']['sequence']}: {reasons}{came}"
 
 
 def rollback_text(record: Mapping[str, Any]) -> str:
@@ -332,6 +221,8 @@ def retention_text(found: Mapping[str, Any]) -> str:
     ]
     if found["leftovers"]:
         lines.append(f"{would} folders of no version: {', '.join(found['leftovers'])}")
+    if found["rows"]:
+        lines.append(f"{would} {found['rows']} files of labelled rows that nobody needs")
     ledger = f"the ledger has {after:.1f} MB"
     return "\n".join([*lines, ledger if before == after else f"{ledger}, before {before:.1f}"])
 
@@ -343,13 +234,18 @@ def repair_text(record: Mapping[str, Any]) -> str:
     lines = []
     if record["problem"] is not None:
         lines.append(f"the ledger was damaged: {record['problem']}")
-        lines.append(f"restored as of {_when(record['backup_at'])}, from the last sound backup")
+        lines.append(f"restored as of {when(record['backup_at'])}, from the last sound backup")
         lines += _lost(record)
     lines += _strays(record)
     if record["kept_as"] is not None:
         lines.append(f"the damaged ledger is kept as {record['kept_as']}")
     if record["versions"]:
         lines.append(f"put back from the backup: {', '.join(record['versions'])}")
+    if record["rows_lost"]:
+        lines.append(
+            f"lost: {record['rows_lost']} labelled rows to learn from; their files were damaged or "
+            "gone, and there is no copy of them"
+        )
     return "\n".join(lines)
 
 
@@ -396,11 +292,11 @@ def diff_text(found: Mapping[str, Any]) -> str:
     old, new = found["old"], found["new"]
     lines = []
     if found["differences"]:
-        table = _table("", f"{old} (old)", f"{new} (new)")
+        table = columns("", f"{old} (old)", f"{new} (new)")
         for each in found["differences"]:
             title = f"{each['what']} {each['of'] or ''}".replace("_", " ").rstrip()
             table.add_row(title, _part(each, "old"), _part(each, "new"))
-        lines += [_drawn(table), ""]
+        lines += [drawn([table], PLAIN), ""]
     else:
         lines.append(f"the manifests of {old} and {new} tell the same")
     scores = found["scores"]
@@ -428,28 +324,6 @@ def _part(difference: Mapping[str, Any], side: str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _status_row(record: Mapping[str, Any]) -> list[str]:
-    batch = record["batch"]
-    if record["outcome"] == "quarantined":
-        return ["-", batch["name"], "-", "-", "-", "-", "-", "-", "quarantined"]
-    drift, quality, decision = record["drift"], record["quality"], record["decision"]
-    most = max(drift["features"], key=lambda f: f["severity"], default=None)
-    action = decision["action"]
-    if record["retraining"]:
-        action += f": {record['retraining']['outcome']}"
-    return [
-        str(batch["sequence"]),
-        batch["name"],
-        str(batch["rows"]),
-        number(quality["log_loss"]),
-        number(quality["roc_auc"]),
-        drift["status"].replace("_", " "),
-        number(drift["severity"], 2),
-        most["name"] if most and drift["status"] != "ok" else "",
-        action,
-    ]
-
-
 def _quality(quality: Mapping[str, Any]) -> str:
     parts = []
     for measure, title in (("log_loss", "log loss"), ("roc_auc", "AUC")):
@@ -464,7 +338,8 @@ def _quality(quality: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _drift(drift: Mapping[str, Any]) -> str:
+def drift_text(drift: Mapping[str, Any]) -> str:
+    """What the rows say of drift, and which columns drifted most."""
     if drift["status"] == "not_judged":
         return f"not judged: {drift['reason']}"
     text = (
@@ -480,7 +355,8 @@ def _drift(drift: Mapping[str, Any]) -> str:
     return text
 
 
-def _drop(quality: Mapping[str, Any]) -> str:
+def drop_text(quality: Mapping[str, Any]) -> str:
+    """What the labelled rows say of a drop in quality."""
     if quality["status"] == "not_judged":
         return f"not judged: {quality['judged_rows']} labelled rows wait for more"
     tests = ", ".join(
@@ -534,22 +410,11 @@ def _late(record: Mapping[str, Any]) -> list[str]:
     late, gap = record["labels"], record["quality"]["log_loss_gap"]
     if late is None:
         return []
-    told = f"{late['rows']} came {_duration(late['lag_seconds'])} after the batch"
+    told = f"{late['rows']} came {duration(late['lag_seconds'])} after the batch"
     if gap is not None:
         side = "above" if gap >= 0 else "below"
         told += f"; log loss is {number(abs(gap))} {side} what the scores promised"
     return [_row("labels", told)]
-
-
-def _duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> _duration(90), _duration(7200), _duration(3 * 86400)
-    ('2 min', '2.0 h', '3.0 days')
-    """
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
 
 
 def _published(record: Mapping[str, Any]) -> list[str]:
@@ -559,26 +424,3 @@ def _published(record: Mapping[str, Any]) -> list[str]:
 
 def _row(title: str, text: str) -> str:
     return f"  {title:<10} {text}"
-
-
-def _when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment)) + " UTC"
-
-
-def _table(*titles: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    figures = {"#", "rows", "log loss", "AUC", "severity", "evidence", "reliance", "in sd"}
-    for title in titles:
-        table.add_column(title, justify="right" if title in figures else "left", no_wrap=True)
-    return table
-
-
-def _drawn(table: Table) -> str:
-    from rich.console import Console
-
-    out = io.StringIO()
-    # names and texts may hold brackets, which are no markup
-    Console(file=out, width=140, no_color=True, markup=False, emoji=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

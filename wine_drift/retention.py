@@ -11,9 +11,10 @@ from typing import Any
 from wine_drift.batches import KEPT_AS
 from wine_drift.failpoints import reached
 from wine_drift.files import is_partial, take_away
-from wine_drift.home import DAMAGED, reading, writing
+from wine_drift.home import DAMAGED, models_place, reading, unclaimed_rows, writing
 from wine_drift.ledger import BACKUPS, OLD_SCHEMAS, Ledger
 from wine_drift.settings import Settings
+from wine_drift.shelf import remove_shards
 from wine_drift.versions import prune_versions
 
 _WORTH = 0.2  # share of the ledger's file that is empty, from which on it is written anew
@@ -23,15 +24,16 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
     """Remove old versions, old files, history beyond its length, and what killed runs left.
 
     Files of archive and quarantine go `keep_files` seconds after their batch was recorded, but
-    never before there is a backup of the ledger that knows them; ledgers that a repair or a newer
-    release replaced, so long after that. The ledger is made smaller, too, if that is worth it.
+    never before there is a backup of the ledger that knows them, where those are ours to make;
+    ledgers that a repair or a newer release replaced, so long after that. The ledger is made
+    smaller, too, if that is worth it.
 
     Returns
     -------
     dict
         `versions` and `leftovers` that were removed, `kept` versions; `files` and `unfinished` by
-        number, with their `bytes`; `entries` of the history, by number; `ledger_bytes` before and
-        after; whether it was a `dry_run`.
+        number, with their `bytes`; files of `rows` that nobody claims, and `entries` of the
+        history, by number; `ledger_bytes` before and after; whether it was a `dry_run`.
 
     Raises
     ------
@@ -45,6 +47,7 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
         old = [*_old(home, ledger, past), *_replaced(home, past)]
         unfinished, entries = list(_unfinished(home)), ledger.n_before(settings.keep_history)
         size = sum(map(_size, (*old, *unfinished)))
+        rows = unclaimed_rows(settings, ledger)
         before, free = ledger.size()
         if not settings.dry_run:
             for path in old:
@@ -54,6 +57,7 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
                 reached("prune: unfinished")
                 with contextlib.suppress(BlockingIOError):  # of an export that is going on
                     take_away(path)
+            remove_shards(models_place(settings), rows)
             ledger.forget_history(keep=settings.keep_history)
             before, free = ledger.size()
             if free > _WORTH * before:
@@ -64,6 +68,7 @@ def prune(settings: Settings, *, now: Callable[[], float] = time.time) -> dict[s
             "kept": found["kept"],
             "files": len(old),
             "unfinished": len(unfinished),
+            "rows": len(rows),
             "bytes": size,
             "entries": entries,
             "ledger_bytes": [before, ledger.size()[0]],
@@ -80,7 +85,7 @@ def _size(path: Path) -> int:
 
 def _old(home: Path, ledger: Ledger, past: float) -> Iterator[Path]:
     """Files that were put away before then; what the ledger does not know stays."""
-    saved = Ledger.backed_up_at(home, oldest=True)
+    saved = Ledger.backed_up_at(home, oldest=True) if ledger.embedded else past
     if saved is None:
         return
     for place in ("archive", "quarantine"):

@@ -6,13 +6,19 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.profile import Floats
+from wine_drift.bins import Floats
+
+SHARD_ROWS = (
+    1 << 16
+)  # labelled rows of a batch from which on they go into files, about so many each
+_MANY = 10_000  # rows; to pack them well takes longer than to score them
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,14 @@ class LabelledRows:
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> LabelledRows:
         """The chosen rows, by mask, index or slice."""
         return LabelledRows(self.features[chosen], self.positive[chosen], self.sequence[chosen])
+
+    def last(self, n_rows: int) -> LabelledRows:
+        """The last `n_rows` as they stand."""
+        return self.take(slice(max(len(self) - n_rows, 0), None))
+
+    def copy(self) -> LabelledRows:
+        """The same rows, which keep no others from being forgotten."""
+        return LabelledRows(self.features.copy(), self.positive.copy(), self.sequence.copy())
 
     def newest(self, n_rows: int) -> LabelledRows:
         """The last `n_rows` in order of arrival."""
@@ -48,18 +62,22 @@ class LabelledRows:
         return np.asarray(numbers, dtype=np.int64).ravel()
 
     def seen_in(self, other: LabelledRows) -> NDArray[np.bool_]:
-        """Rows that another set holds too, features and answer, shape (n_rows,).
+        """Rows that another set holds too, features and answer, (n_rows,).
 
         >>> a, b = (LabelledRows(np.array(x), np.zeros(2, bool), np.zeros(2, int))
         ...         for x in ([[1.0], [2.0]], [[2.0], [3.0]]))
         >>> a.seen_in(b).tolist()
         [False, True]
         """
-        ours, theirs = (np.column_stack([r.features, r.positive]) for r in (self, other))
-        return among(ours, theirs)
+        found = self.like(other)  # few, as a rule
+        ours, theirs = (
+            np.column_stack([r.features, r.positive]) for r in (self.take(found), other)
+        )
+        found[found] = among(ours, theirs)
+        return found
 
     def like(self, other: LabelledRows) -> NDArray[np.bool_]:
-        """Rows with the features of a row of another set, whatever the answer, shape (n_rows,)."""
+        """Rows with the features of a row of another set, whatever the answer, (n_rows,)."""
         return among(self.features, other.features)
 
     def distinct(self) -> LabelledRows:
@@ -86,7 +104,7 @@ class LabelledRows:
         """As a compressed NumPy array: plain numbers, nothing that could run."""
         buffer = io.BytesIO()
         np.save(buffer, self._packed(), allow_pickle=False)
-        return zlib.compress(buffer.getvalue(), 6)
+        return zlib.compress(buffer.getvalue(), 6 if len(self) < _MANY else 1)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> LabelledRows:
@@ -101,18 +119,73 @@ class LabelledRows:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A file of labelled rows, which never changes."""
+
+    name: str
+    n_rows: int
+    n_positive: int
+    newest: int  # number of the youngest batch in it
+    sha256: str  # of its bytes, hexadecimal
+
+
+def listed(shards: Iterable[Shard]) -> list[list[str | int]]:
+    """As lists, for JSON; `shards_of` is its inverse.
+
+    >>> shards_of(listed([Shard("a", 3, 1, 7, "00")]))
+    (Shard(name='a', n_rows=3, n_positive=1, newest=7, sha256='00'),)
+    """
+    return [list(vars(shard).values()) for shard in shards]
+
+
+def shards_of(lists: Iterable[Iterable[Any]]) -> tuple[Shard, ...]:
+    """Inverse of `listed`.
+
+    Raises
+    ------
+    TypeError
+        These are no such lists.
+    """
+    return tuple(Shard(*each) for each in lists)
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Labelled rows: in hand, or in shards if they are too many for that."""
+
+    rows: LabelledRows
+    shards: tuple[Shard, ...] = ()  # then there are no `rows`
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, wherever they are."""
+        return len(self.rows) + sum(shard.n_rows for shard in self.shards)
+
+    @property
+    def n_positive(self) -> int:
+        """Positive ones among them."""
+        return int(self.rows.positive.sum()) + sum(shard.n_positive for shard in self.shards)
+
+    @property
+    def newest(self) -> int:
+        """Number of the youngest batch that they are of; 0: of none, but of a table."""
+        numbers = [shard.newest for shard in self.shards]
+        return max([*numbers, int(self.rows.sequence.max(initial=0))])
+
+
+@dataclass(frozen=True)
 class ScoredRows:
     """Rows of a batch as they were scored, kept until their labels come."""
 
     position: NDArray[np.int64]  # (n_scored,); number of the row in the batch, from 0
-    scores: Floats  # (n_scored,), by the champion of that time
+    scores: Floats  # (n_scored,), by the champion of that time; none once no row waits
     positive: Floats  # (n_scored,); 1, 0, or NaN where the label is not known yet
     features: Floats  # (n_kept, n_features) of the last n_kept of these rows
     batch_rows: int  # rows of the batch as it arrived
-    ids: tuple[str, ...]  # of the batch_rows rows; () where they have no names
+    ids: tuple[str, ...]  # of the batch's last rows, of all if all were kept; () without names
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.position)
 
     @property
     def n_waiting(self) -> int:
@@ -120,18 +193,38 @@ class ScoredRows:
         return int(np.isnan(self.positive).sum())
 
     def shortened(self, n_kept: int) -> ScoredRows:
-        """The same with the features of the last `n_kept` rows at most, and none if none waits."""
+        """The same with what late labels need: nothing but the labels if no row waits for one.
+
+        Else the scores, and the features of the last `n_kept` rows at most.
+        """
         kept = min(n_kept, len(self.features)) if self.n_waiting else 0
-        return replace(self, features=self.features[len(self.features) - kept :])
+        scores = self.scores if self.n_waiting else self.scores[:0]
+        return replace(self, scores=scores, features=self.features[len(self.features) - kept :])
+
+    def last(self, n_rows: int) -> ScoredRows:
+        """The last `n_rows` of them, and the names of the batch's rows from there on."""
+        first = max(len(self) - n_rows, 0)
+        named_from = int(self.position[first]) - self.batch_rows
+        return replace(
+            self,
+            position=self.position[first:],
+            scores=self.scores[first:],
+            positive=self.positive[first:],
+            features=self.features[max(len(self.features) - n_rows, 0) :],
+            ids=self.ids[named_from:],
+        )
 
     def to_bytes(self) -> bytes:
-        """As compressed NumPy arrays: plain numbers and texts, nothing that could run."""
+        """As NumPy arrays: plain numbers and texts, nothing that could run."""
         buffer = io.BytesIO()
-        np.savez_compressed(
+        there = np.zeros(self.batch_rows, dtype=bool)
+        there[self.position] = True
+        save = np.savez_compressed if len(self) < _MANY else np.savez
+        save(
             buffer,
-            position=self.position,
+            there=np.packbits(there),
             scores=self.scores,
-            positive=self.positive,
+            answers=np.where(np.isnan(self.positive), -1, self.positive).astype(np.int8),
             features=self.features,
             batch_rows=np.array(self.batch_rows),
             ids=np.frombuffer(json.dumps(self.ids).encode(), dtype=np.uint8),
@@ -149,12 +242,19 @@ class ScoredRows:
         (1, 3, ('a', 'b', 'c'))
         """
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            batch_rows = int(arrays["batch_rows"])
+            if "position" in arrays:  # as an earlier release wrote it
+                position, positive = arrays["position"], arrays["positive"]
+            else:
+                there = np.unpackbits(arrays["there"], count=batch_rows)
+                position, answers = np.flatnonzero(there), arrays["answers"].astype(float)
+                positive = np.where(answers < 0, np.nan, answers)
             return cls(
-                arrays["position"],
+                position,
                 arrays["scores"],
-                arrays["positive"],
+                positive,
                 arrays["features"],
-                int(arrays["batch_rows"]),
+                batch_rows,
                 tuple(json.loads(arrays["ids"].tobytes())),
             )
 
@@ -170,13 +270,39 @@ def concatenate(parts: Iterable[LabelledRows], n_features: int) -> LabelledRows:
     )
 
 
+def concatenate_scored(parts: Sequence[ScoredRows], batch_rows: int) -> ScoredRows:
+    """Put the last parts of a batch together; features are kept as far back as there are any.
+
+    >>> part = ScoredRows(np.array([1]), np.array([0.5]), np.array([1.0]), np.ones((1, 1)), 3, ())
+    >>> concatenate_scored([part, part], 9).position.tolist()
+    [4, 7]
+    """
+    starts = batch_rows - np.cumsum([part.batch_rows for part in reversed(parts)])[::-1]
+    kept = list(parts)
+    for k in range(len(parts) - 1, 0, -1):
+        if len(parts[k].features) < len(parts[k]):  # those before it are not the last ones
+            kept = list(parts[k:])
+            break
+    return ScoredRows(
+        np.concatenate([part.position + at for part, at in zip(parts, starts, strict=True)]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.positive for part in parts]).astype(float),
+        np.concatenate([part.features for part in kept]),
+        batch_rows,
+        tuple(name for part in parts for name in part.ids) if all(p.ids for p in parts) else (),
+    )
+
+
 def among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
     """Rows that another set holds too, (n_rows,); both without NaN.
 
     >>> among(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[3.0, 4.0]])).tolist()
     [False, True]
     """
-    found = np.isin(_keys(rows), _keys(others))
+    mine, theirs = row_hashes(rows), np.sort(row_hashes(others))
+    found = np.zeros(len(rows), dtype=bool)
+    if len(theirs):
+        found = theirs[np.minimum(np.searchsorted(theirs, mine), len(theirs) - 1)] == mine
     for column in range(rows.shape[1]):  # sorting only those that can be the same: far fewer
         others = others[np.isin(others[:, column], rows[found, column])]
     _, numbers = np.unique(np.concatenate([rows[found], others]), axis=0, return_inverse=True)
@@ -185,24 +311,23 @@ def among(rows: Floats, others: Floats) -> NDArray[np.bool_]:
     return found
 
 
-def repeats(rows: Floats) -> NDArray[np.bool_]:
-    """Rows that equal an earlier one, (n_rows,); without NaN.
-
-    >>> repeats(np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 2.0]])).tolist()
-    [False, False, True]
-    """
-    _, numbers, times = np.unique(_keys(rows), return_inverse=True, return_counts=True)
-    found = times[numbers] > 1
-    _, first = np.unique(rows[found], axis=0, return_index=True)
-    found[np.flatnonzero(found)[first]] = False
-    return found
-
-
-def _keys(rows: Floats) -> NDArray[np.uint64]:
-    """A number for each row, equal for equal rows, and hardly ever for others."""
+def row_hashes(rows: Floats) -> NDArray[np.uint64]:
+    """A number for each row, (n_rows,), equal for equal rows, and hardly ever for others."""
     keys = np.zeros(len(rows), dtype=np.uint64)
     for column in range(rows.shape[1]):
         bits = (rows[:, column] + 0.0).view(np.uint64)  # + 0.0: -0 is 0
         keys = (keys ^ bits) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing
         keys ^= keys >> np.uint64(32)
     return keys
+
+
+def evenly(hashes: NDArray[np.uint64]) -> Floats:
+    """A number in [0, 1) for each hash, spread evenly whatever the rows are.
+
+    The finisher of SplitMix64 (Steele, Lea and Flood, 2014, OOPSLA), of which 53 bits are kept.
+    """
+    mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    numbers: Floats = (mixed >> np.uint64(11)).astype(float) / 2.0**53
+    return numbers

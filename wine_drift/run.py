@@ -10,10 +10,12 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from platform import python_version
 from typing import Any
@@ -31,18 +33,19 @@ from wine_drift.errors import (
     TableError,
     WineDriftError,
 )
-from wine_drift.exposition import Labels
 from wine_drift.frame import Frame
-from wine_drift.home import writing
+from wine_drift.gathering import Gathered, Gatherer, Keep, Spill, Yardstick, count_part
+from wine_drift.home import models_place, writing
 from wine_drift.ledger import Commit, Cursor, Ledger
-from wine_drift.measurement import Measurement, measure
+from wine_drift.measurement import Measurement, Tally, measure
 from wine_drift.outbox import publish
+from wine_drift.parts import Counting, Here
+from wine_drift.places import find_places, is_many, name_of
 from wine_drift.policy import MANUAL
 from wine_drift.record import (
     Report,
     batch_part,
     build_record,
-    decision_part,
     drift_part,
     drift_status,
     is_news,
@@ -50,20 +53,22 @@ from wine_drift.record import (
     quality_status,
     thresholds_part,
 )
+from wine_drift.repeats import Known
 from wine_drift.roster import run_part
-from wine_drift.rows import LabelledRows, ScoredRows
+from wine_drift.rows import Lot, ScoredRows
 from wine_drift.schema import Schema
-from wine_drift.screening import Screened, row_names, screen, set_aside_rows
+from wine_drift.screening import screen
 from wine_drift.settings import Settings
+from wine_drift.shards import NoWriter, ShardWriter
+from wine_drift.snapshot import Labels
 from wine_drift.supply import (
     SIMULATED,
     Simulated,
     Supply,
     advance,
     find_supply,
-    labelled_rows,
 )
-from wine_drift.tables import SUFFIXES, read_table
+from wine_drift.tables import PART_ROWS, SUFFIXES, read_parts
 
 Say = Callable[[str], None]
 _WRITTEN = 3600.0  # seconds after which a file in the inbox is no longer being written
@@ -71,7 +76,7 @@ _WRITTEN = 3600.0  # seconds after which a file in the inbox is no longer being 
 
 def run_batch(
     settings: Settings,
-    batch: Path | None = None,
+    batch: Path | str | None = None,
     *,
     now: Callable[[], float] = time.time,
     say: Say = lambda line: None,
@@ -82,8 +87,9 @@ def run_batch(
     Parameters
     ----------
     settings : Settings
-    batch : Path, optional
-        A batch file; else the next one of the source that the settings name.
+    batch : Path or str, optional
+        A batch file, or many: a folder, a pattern, an address; else the next batch of the source
+        that the settings name.
     now : callable
         Unix time in seconds.
     say : callable
@@ -99,15 +105,17 @@ def run_batch(
     """
     schema = load_schema(settings.schema)
     if settings.dry_run:
-        with Ledger.open(settings.home, read_only=True) as ledger:
+        with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
             run = _Run(settings, schema, ledger, now, say, progress)
-            report = run.process(batch)
+            with run.open:
+                report = run.process(batch)
             run.tell_if_simulated()
             return report
     with writing(settings, now=now, say=say) as ledger:
         run = _Run(settings, schema, ledger, now, say, progress)
         try:
-            report = run.process(batch)
+            with run.open:
+                report = run.process(batch)
             run.tell_if_simulated()
         except Exception as error:
             with contextlib.suppress(WineDriftError, OSError):  # the first error is the one to tell
@@ -158,59 +166,51 @@ class _Run:
     started: float = field(default_factory=time.monotonic)
     stages: dict[str, float] = field(default_factory=dict)
     claim: batches.Claim | None = None
+    open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         self.started_at = self.now()
 
     # --- the order of things ---
 
-    def process(self, path: Path | None) -> Report:
+    def process(self, batch: Path | str | None) -> Report:
         """Everything up to the commit, and putting the file away."""
         self.champion.check_schema()
         _ = self.accepted  # a mistake in it is told before anything is touched
-        if path is None and self.source != "inbox" and self.champion.manifest is None:
+        if batch is None and self.source != "inbox" and self.champion.manifest is None:
             self.train_first(share=self.settings.training_share)  # the stream is what it leaves
         with self.stage("load"):
-            self.claim = claim = self.take(path)
+            self.claim = claim = self.take(batch)
         if claim is None:
             return self.idle("nothing_waiting" if self.source == "inbox" else "end_of_stream")
         done = self.ledger.batch(claim.content_id)
         if done is not None:
             return self.told_before(claim, done)
         try:
-            with self.stage("load"):
-                frame = self.read(claim)
-            with self.stage("screen"):
-                # the table as a whole was screened before it was cut into slices
-                screened = screen(frame, self.schema, whole_file=claim.path is not None)
+            gathered = self.gather(claim)
         except FileUnreadable:
             raise
         except (BadBatch, TableError) as error:
             return self.quarantine(claim, error)
-        if self.champion.manifest is None:
-            self.train_first(share=self.settings.training_share)
-        measured = self.measure(screened)
-        fresh = labelled_rows(screened, self.schema, screened.labelled, self.ledger.next_sequence())
-        seen = int(fresh.seen_in(self.champion.version.rows).sum())
-        fresh = self.champion.unseen(fresh)
+        measured = self.measure(gathered.counted)
+        rows = gathered.fresh.rows
+        number = np.full(len(rows), self.ledger.next_sequence())
+        fresh = replace(gathered.fresh, rows=replace(rows, sequence=number))
         answer = self.answer(measured, fresh)
-        record = self.describe(claim, screened, measured, answer, seen=seen)
+        record = self.describe(claim, gathered, measured, answer)
         before, told = self.ledger.find(""), None
         if not self.settings.dry_run:
-            if not screened.accepted.all():
-                kept = set_aside_rows(frame, screened, self.schema)
-                batches.keep_rows(kept, claim, self.settings.home / "quarantine")
-            told = self.commit(
-                claim, measured, fresh, answer, self.scored(frame, screened, measured), record
-            )
+            told = self.commit(claim, measured, fresh, answer, gathered.scored, record)
             self.tidy(claim, "archive")
         failure = retraining_failure(record["retraining"])
         return Report(record, failure, told, is_news(record, before))
 
-    def take(self, path: Path | None) -> batches.Claim | None:
+    def take(self, batch: Path | str | None) -> batches.Claim | None:
         """Choose the batch; nothing changes yet but files that an earlier run left behind."""
-        if path is not None:
-            return batches.claim_file(path)
+        if batch is not None and is_many(str(batch)):
+            return self.take_many(str(batch))
+        if batch is not None:
+            return batches.claim_file(Path(batch))
         if self.source != "inbox":
             supply = self.needed_supply("there is no batch")
             return supply.claim(self.champion.cursor(supply))
@@ -230,6 +230,13 @@ class _Run:
             self.tidy(known, "archive" if processed else "quarantine")
         return claim
 
+    def take_many(self, batch: str) -> batches.Claim:
+        """A batch that is many files."""
+        places, others = find_places(batch, SUFFIXES)
+        for other in others:
+            self.say(f"{other}: passed over: a file of rows ends in {', '.join(SUFFIXES)}")
+        return batches.claim_parts(name_of(batch), self.counting.digest(places))
+
     def tell_of_others(self, inbox: Path) -> None:
         """Files that wait in vain are told once, by the first run an hour after their change."""
         last = self.ledger.last_run()
@@ -240,40 +247,83 @@ class _Run:
                 f"{path}: passed over, now and later: a batch's name ends in {', '.join(SUFFIXES)}"
             )
 
-    def read(self, claim: batches.Claim) -> Frame:
-        """Rows of the claimed batch."""
-        if claim.path is not None:
-            settings = self.settings
-            frame = read_table(
-                claim.path, text_column=settings.row_id, most_bytes=settings.max_bytes
-            )
-            batches.check_unchanged(claim)
-            return frame
-        supply = self.needed_supply("the batch is gone")
-        return supply.read(claim, self.champion.cursor(supply))
+    def gather(self, claim: batches.Claim) -> Gathered:
+        """Read the claimed batch, a part at a time, and count it."""
+        if claim.parts:
+            return self.gather_many(claim)
+        with (
+            contextlib.closing(self.read(claim)) as source,
+            contextlib.closing(self.timed("load", source)) as parts,
+            self.kept_rows(claim) as keep,
+        ):
+            begin: list[Frame] = []
+            if self.champion.manifest is None:
+                begin = list(islice(parts, 2))
+                for part in begin[:1]:  # a file that begins badly is no reason to train a model
+                    screen(part, self.schema, whole_file=len(begin) == 1 and not claim.is_slice)
+                self.train_first(share=self.settings.training_share)
+            yardstick, known = self.champion.yardstick, Known()
+            gatherer = Gatherer(yardstick, keep, self.spill(claim))
+            n_rows = 0
+            for part in chain(begin, parts):
+                gatherer.add(count_part(part, yardstick, known, self.stage))
+                n_rows += len(part)
+                if n_rows >= PART_ROWS:  # else it is done at once
+                    self.progress(f"{n_rows:,} rows counted")
+            del known  # the largest thing there is, of many rows
+            # the table as a whole was screened before it was cut into slices
+            return gatherer.finish(whole_file=not claim.is_slice)
 
-    def measure(self, screened: Screened) -> Measurement:
-        """Score the good rows, and see what the batch says."""
+    def gather_many(self, claim: batches.Claim) -> Gathered:
+        """The same of a batch that is many files."""
+        if self.champion.manifest is None:
+            self.counting.check(claim.parts[0], self.schema, self.settings.row_id)
+            self.train_first(share=self.settings.training_share)
+        with self.stage("measure"), self.kept_rows(claim) as keep:
+            gathered = self.counting.gather(claim.parts, self.yardstick, keep, self.spill(claim))
+        self.open.close()  # a cluster has nothing more to do
+        return gathered
+
+    def kept_rows(self, claim: batches.Claim) -> AbstractContextManager[Keep]:
+        """Where rows go that are set aside."""
+        if self.settings.dry_run:
+            return contextlib.nullcontext(lambda lines: None)
+        return batches.kept_rows(claim, self.settings.home / "quarantine")
+
+    def spill(self, claim: batches.Claim) -> Spill:
+        """Where labelled rows go that are too many for the ledger."""
+        if self.settings.dry_run:
+            return NoWriter()
+        place, number = models_place(self.settings), self.ledger.next_sequence()
+        return ShardWriter(place, f"b-{claim.content_id[:16]}", number)
+
+    def read(self, claim: batches.Claim) -> Generator[Frame]:
+        """Rows of the claimed batch, in parts."""
+        if claim.path is None:
+            supply = self.needed_supply("the batch is gone")
+            yield supply.read(claim, self.champion.cursor(supply))
+            return
+        settings = self.settings
+        yield from read_parts(
+            claim.path, text_column=settings.row_id, most_bytes=settings.max_bytes
+        )
+        batches.check_unchanged(claim)
+
+    def measure(self, counted: Tally) -> Measurement:
+        """See what the batch says."""
         champion, settings = self.champion.version, self.settings
-        with self.stage("score"):
-            good = screened.accepted
-            scores = np.full(len(good), np.nan)
-            scores[good] = champion.model.score(screened.features[good])
         with self.stage("measure"):
             return measure(
-                screened,
-                scores,
-                self.schema,
+                counted,
                 champion.reference,
                 self.champion.detector,
                 settings.limits,
                 sequence=self.ledger.next_sequence(),
-                cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
                 accepted=self.accepted,
             )
 
-    def answer(self, measured: Measurement, fresh: LabelledRows) -> Answer:
+    def answer(self, measured: Measurement, fresh: Lot) -> Answer:
         """One action with its reasons, and what came of it."""
         with self.stage("retrain"):
             return self.champion.answer(
@@ -285,47 +335,38 @@ class _Run:
                 at_fault=measured.at_fault,
             )
 
-    def scored(self, frame: Frame, screened: Screened, measured: Measurement) -> ScoredRows:
-        """What late labels are held against."""
-        good = screened.accepted
-        positive = np.where(screened.labelled, self.schema.is_positive(screened.target), np.nan)
-        return ScoredRows(
-            position=np.flatnonzero(good),
-            scores=measured.scores[good],
-            positive=positive[good],
-            features=screened.features[good],
-            batch_rows=len(good),
-            ids=row_names(frame, self.settings.row_id),
-        )
-
     def describe(
         self,
         claim: batches.Claim,
-        screened: Screened,
+        gathered: Gathered,
         measured: Measurement,
         answer: Answer,
-        *,
-        seen: int,
     ) -> dict[str, Any]:
         """The record of the batch."""
         champion, settings = self.champion.version, self.settings
         return build_record(
             "processed",
             batch=batch_part(
-                screened,
+                gathered.counted,
+                self.schema,
                 batch_id=claim.batch_id,
                 name=claim.name,
                 source=claim.source,
                 sequence=self.ledger.next_sequence(),
                 positive=measured.quality.n_positive,
-                seen_in_training=seen,
+                seen_in_training=gathered.seen,
             ),
             model={"version": champion.version},
             quality=quality_part(measured, cut=champion.cut, manifest=champion.manifest),
             drift=drift_part(
-                measured, champion.reference, self.schema, champion.manifest, settings.limits
+                gathered.counted,
+                measured,
+                champion.reference,
+                settings.limits,
+                features={feature.name: feature for feature in self.schema.features},
+                reliance=champion.manifest["reliance"],
             ),
-            decision=decision_part(answer.decision),
+            decision=answer.decision.to_dict(),
             retraining=answer.retraining,
             thresholds=thresholds_part(
                 budget=settings.budget,
@@ -342,7 +383,7 @@ class _Run:
         self,
         claim: batches.Claim,
         measured: Measurement,
-        fresh: LabelledRows,
+        fresh: Lot,
         answer: Answer,
         scored: ScoredRows,
         record: dict[str, Any],
@@ -351,7 +392,7 @@ class _Run:
         failed = retraining_failure(record["retraining"]) is not None
         outcome = "retraining_failed" if failed else "processed"
         cursor: Cursor | None = None
-        if claim.path is None:
+        if claim.is_slice:
             supply = self.needed_supply("the batch is gone")
             cursor = advance(self.champion.cursor(supply), claim)
         run = self.facts(success=not failed, outcome=outcome)
@@ -407,8 +448,8 @@ class _Run:
 
     def quarantine(self, claim: batches.Claim, error: WineDriftError) -> Report:
         """The file as a whole is bad: record why, and put it where it harms nobody."""
-        assert claim.path is not None
-        name = str(claim.path.with_name(claim.name))  # its own may hold anything
+        # a file's own name may hold anything
+        name = str(claim.path.with_name(claim.name)) if claim.path else claim.name
         detail = str(error).removeprefix(f"{claim.path}: ")
         record = build_record(
             "quarantined",
@@ -432,6 +473,7 @@ class _Run:
             )
             kept = self.tidy(claim, "quarantine")
             place = f"; it is kept in {kept}" if kept else ""
+            place = "; its files stay where they are" if claim.parts else place
         return Report(record, BadBatch(f"{name}: {detail}{place}", remedy=error.remedy), run)
 
     def told(self, *, success: bool, outcome: str) -> dict[str, Any] | None:
@@ -487,6 +529,30 @@ class _Run:
         return build_record("trained", model=model, retraining=part)
 
     # --- what the run stands on ---
+
+    @property
+    def yardstick(self) -> Yardstick:
+        """What the files of a batch are counted with; a worker of a cluster has one thread."""
+        stick = self.champion.yardstick
+        if self.settings.engine == "local":
+            return stick
+        return replace(stick, score=replace(self.champion.version.model, threads=1).score)
+
+    @cached_property
+    def counting(self) -> Counting:
+        """Who counts a batch that is many files."""
+        settings = self.settings
+        if settings.engine == "local":
+            return Here(settings.max_bytes, self.progress)
+        from wine_drift.cluster import connected  # it loads Dask
+
+        cluster = connected(
+            settings.dask_scheduler,
+            n_workers=settings.threads,
+            most_bytes=settings.max_bytes,
+            progress=self.progress,
+        )
+        return self.open.enter_context(cluster)
 
     @cached_property
     def champion(self) -> Champion:
@@ -547,6 +613,15 @@ class _Run:
         return self.supply
 
     # --- what is told of the run itself ---
+
+    def timed(self, name: str, items: Iterator[Frame]) -> Generator[Frame]:
+        """The same, and the time that they take is that of a stage."""
+        while True:
+            with self.stage(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

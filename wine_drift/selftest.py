@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import expit, logit
 
+from wine_drift.bins import Floats, count
 from wine_drift.detector import DRIFT, DROP, Limits
 from wine_drift.errors import SettingsError
 from wine_drift.faults import MAX_DECIMALS, count_traits, find_faults
-from wine_drift.home import writing
+from wine_drift.home import models_place, writing
 from wine_drift.ledger import Ledger
+from wine_drift.measures import measure_quality, wilson
 from wine_drift.model import Version, read_version
 from wine_drift.outcomes import CLIP
-from wine_drift.profile import Floats, count
-from wine_drift.quality import measure_quality, wilson
 from wine_drift.settings import Settings
 from wine_drift.streams import Streams
 
@@ -108,14 +108,16 @@ def power(settings: Settings, *, progress: Progress[str]) -> dict[str, Any]:
     """The smallest shift of each feature that one batch tells 95 times in 100.
 
     A shift adds the same to every value of a feature, up in one half of the batches, down in the
-    other; it is told if one batch alone raises an alarm. Over several batches it takes less: the
-    evidence of half that shift, batch after batch, is there after `mean_delay` batches, 50 at most.
+    other; of categories, it changes some of the rows of the most frequent one to the next. It is
+    told if one batch alone raises an alarm. Over several batches it takes less: the evidence of
+    half that shift, batch after batch, is there after `mean_delay` batches, 50 at most.
 
     Returns
     -------
     dict
         `features`: for each `name`, `unit`, `shift_own` in the feature's unit, `shift_sd` in its
-        standard deviations (None where even 4 are not told), `mean_delay`.
+        standard deviations (None where even 4 are not told), `mean_delay`. Of categories
+        `shift_own` is a share of the rows, up to all of the most frequent one, and `shift_sd` None.
     """
     version, n_rows, limits = _champion(settings)
     streams, rows = _streams(version, STREAMS, settings.seed)
@@ -129,12 +131,17 @@ def power(settings: Settings, *, progress: Progress[str]) -> dict[str, Any]:
 
         shift = _smallest(is_told)
         half = _shifted(version, rows, j, (shift or LARGEST_SHIFT) / 2)
+        unit, deviation = version.manifest["units"][name], float(np.nanstd(rows[:, j]))
+        is_number = not version.reference.n_categories[j]
+        if not is_number:
+            (frequent, _), unit = _two_most_frequent(rows[:, j]), "of the rows"
+            deviation = float((rows[:, j] == frequent).mean()) / LARGEST_SHIFT
         found.append(
             {
                 "name": name,
-                "unit": version.manifest["units"][name],
-                "shift_own": shift and shift * float(np.nanstd(rows[:, j])),
-                "shift_sd": shift,
+                "unit": unit,
+                "shift_own": shift and shift * deviation,
+                "shift_sd": shift if is_number else None,
                 "mean_delay": _delay(streams, half, n_rows, limits),
             }
         )
@@ -197,13 +204,13 @@ def broken_promise(found: Mapping[str, Any]) -> str | None:
 
 def _champion(settings: Settings) -> tuple[Version, int, Limits]:
     """The champion, and the rows and limits that its batches are judged with."""
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
         manifest = ledger.champion()
     if manifest is None:
         raise SettingsError(
             f"{settings.home}: no model yet", remedy="the first `wine-drift run-batch` trains one"
         )
-    version = read_version(settings.home / "models", manifest, threads=settings.threads)
+    version = read_version(models_place(settings), manifest, threads=settings.threads)
     limits = Limits(
         settings.budget, settings.severity_drift, settings.severity_major, settings.min_rows
     )
@@ -225,6 +232,7 @@ def _streams(version: Version, n_streams: int, seed: int) -> tuple[Streams, Floa
         n_reference=min(version.reference.n_rows, MOST_ROWS),
         n_streams=n_streams,
         rng=rng,
+        n_categories=version.reference.n_categories,
     )
     return streams, rows.features
 
@@ -233,8 +241,9 @@ def _shifted(version: Version, rows: Floats, j: int, shift: float) -> list[Float
     """The rows with one feature up, and down, by so many standard deviations, scored again.
 
     Values keep their decimals: each moves by whole steps of the last one, by chance the one below
-    or above, for values between the steps would give any shift away. The honest score moves by what
-    the champion's own score of the row moves.
+    or above, for values between the steps would give any shift away. Of categories, the largest
+    shift makes all rows of the most frequent one the next. The honest score moves by what the
+    champion's own score of the row moves.
     """
     step = _step(version, j)
     dither = np.random.default_rng(4).random(len(rows))  # the same for every shift
@@ -243,11 +252,22 @@ def _shifted(version: Version, rows: Floats, j: int, shift: float) -> list[Float
     out = []
     for sign in (1, -1):
         moved = features.copy()
-        distance = shift * np.nanstd(features[:, j])
-        moved[:, j] += sign * (np.floor(distance / step + dither) * step if step else distance)
+        if version.reference.n_categories[j]:
+            frequent, other = _two_most_frequent(features[:, j])
+            chosen = (features[:, j] == frequent) & (dither < shift / LARGEST_SHIFT)
+            moved[chosen, j] = other
+        else:
+            distance = shift * np.nanstd(features[:, j])
+            moved[:, j] += sign * (np.floor(distance / step + dither) * step if step else distance)
         after = logit(np.clip(version.model.score(moved), CLIP, 1 - CLIP))
         out.append(np.column_stack([moved, expit(logit(score) + after - before)]))
     return out
+
+
+def _two_most_frequent(codes: Floats) -> Floats:
+    """Numbers of two categories; of a column with only one, that and the one behind."""
+    counts = np.bincount(codes[np.isfinite(codes)].astype(int), minlength=2)
+    return np.argsort(-counts, kind="stable")[:2].astype(float)
 
 
 def _smallest(is_told: Callable[[float], bool]) -> float | None:
@@ -270,7 +290,7 @@ def _faults(streams: Streams, features: Floats, n_rows: int, limits: Limits, bat
             rows = features[rng.integers(len(features), size=n_rows)]
             here = (
                 count(rows, reference.edges[: rows.shape[1]]),
-                count_traits(rows, reference.limits),
+                count_traits(rows, reference.limits, reference.n_categories),
             )
             found += bool(
                 find_faults(

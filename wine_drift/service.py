@@ -1,10 +1,12 @@
-"""The long-running job: runs when they are due, what became of those that died, /metrics."""
+"""The long-running jobs: runs when they are due, what became of those that died; the page."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -18,10 +20,11 @@ from wine_drift.logline import log_line, run_line, stamp
 from wine_drift.outbox import families, publish
 from wine_drift.publishing import serve
 from wine_drift.roster import more_waits, run_part
-from wine_drift.scheduling import LOST, Ending, Scheduler
+from wine_drift.scheduling import LOST, STOPS, Ending, Scheduler
 from wine_drift.settings import Settings
 
 _PATIENCE = 30.0  # seconds to wait for another run, to tell of one that died
+PORT = 8000  # of the page, unless another one is set
 _HASTE = 1.0  # the same when the scheduler has been told to stop
 Log = Callable[[dict[str, Any]], None]
 
@@ -82,10 +85,41 @@ def keep_running(
     log(log_line(time.time(), "info", "stopped"))
 
 
+def show(settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> None:
+    """Serve the page of a home at / and its metrics at /metrics, until SIGTERM or SIGINT.
+
+    Nothing of the home is changed.
+
+    Parameters
+    ----------
+    settings : Settings
+    say : callable
+        Told where the page is, once it can be asked for.
+
+    Raises
+    ------
+    WineDriftError
+        The ledger cannot be read, or the port cannot be had.
+    """
+    from wine_drift.portrait import Live  # what it draws with is not for the scheduler
+
+    if settings.metrics_port is None:
+        settings = replace(settings, metrics_port=PORT)
+    page = Live(settings)
+    page()  # so that the first reader waits for nothing, and mistakes are told now
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        with _served(settings, page) as address:
+            say(f"http://{address}/ until SIGTERM; the metrics are at /metrics")
+            signal.sigwait(STOPS)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _first(settings: Settings) -> float:
     """When the first run is due, in Unix seconds."""
     now = time.time()
-    with Ledger.open(settings.home, read_only=True) as ledger:
+    with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
         last = ledger.last_run()
     if last is not None:
         began = min(float(last.get("started_at", last["finished_at"])), now)
@@ -102,7 +136,7 @@ def _one(settings: Settings, scheduler: Scheduler, arguments: Sequence[str], log
             _tell_of_end(settings, ending, started, log, in_haste=scheduler.hurry)
         if not settings.drain or ending.code not in MOVED_ON:
             return False
-        with Ledger.open(settings.home, read_only=True) as ledger:
+        with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
             return more_waits(ledger.last_run())
     except WineDriftError as error:
         log(log_line(time.time(), "error", "note", error=str(error), remedy=error.remedy))
@@ -126,9 +160,15 @@ def _tell_of_end(
     try:
         # Under the lock: what is written beside a run would make that one give up. A backup is left
         # to the next run: what it imports would stay in this process for good.
+        patience = _HASTE if in_haste else _PATIENCE
         with (
-            locked(settings.home, wait=_HASTE if in_haste else _PATIENCE),
-            Ledger.open(settings.home, keep_history=settings.keep_history) as ledger,
+            locked(settings.home, wait=patience),
+            Ledger.open(
+                settings.home,
+                settings.ledger,
+                keep_history=settings.keep_history,
+                lock_wait=patience,
+            ) as ledger,
         ):
             last = ledger.last_run()
             told = last is not None and last.get("started_at", 0) >= started
@@ -176,15 +216,16 @@ def _facts(
 
 
 @contextlib.contextmanager
-def _served(settings: Settings) -> Iterator[str | None]:
-    """/metrics for as long as the block lasts, if a port is set; gives the address."""
+def _served(settings: Settings, page: Callable[[], bytes] | None = None) -> Iterator[str | None]:
+    """/metrics for as long as the block lasts, if a port is set, and a page; gives the address."""
 
     def read() -> list[Metric]:
-        with Ledger.open(settings.home, read_only=True) as ledger:
+        with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
             return families(settings, ledger)
 
     if settings.metrics_port is None:
         yield None
         return
-    with serve(read, host=settings.metrics_host, port=settings.metrics_port) as address:
+    host, port = settings.metrics_host, settings.metrics_port
+    with serve(read, host=host, port=port, page=page) as address:
         yield address

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from wine_drift.errors import SettingsError
 from wine_drift.files import read_small
@@ -37,6 +38,7 @@ DEFAULT_FILE = "wine-drift.toml"
 _NOT_SETTINGS = {ENV_SETTINGS_FILE, "WINE_DRIFT_REQUIRE_STACK"}
 # Kubernetes makes such for every service in sight; one may be called wine-drift-metrics.
 _LINK = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
+_SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/?#@]+:[1-9][0-9]{0,4}")
 
 STREAMS = ("stream", "simulated")
 SCENARIOS = (
@@ -86,11 +88,19 @@ class Settings:
         factory=_default_home,
         section="Where things are",
     )
+    ledger: str | None = _key(
+        "PostgreSQL database that holds the ledger, for several hosts, such as "
+        "postgresql://host/name (default: HOME/ledger.sqlite)"
+    )
+    models: str | None = _key(
+        "folder of the model versions, or a URL that fsspec knows, such as s3://bucket/models "
+        "(default: HOME/models)"
+    )
     data: Path | None = _key("table for training and for the stream (CSV, .zip, .gz, Parquet)")
     schema: Path | None = _key("TOML file that describes another table than red wine")
     inbox: Path | None = _key("folder whose files are the batches, oldest first")
     max_bytes: int = _key(
-        "largest table file, in bytes once it is unpacked; CSV takes 11 times as much memory",
+        "largest table file, in bytes once it is unpacked; a batch is read in parts, others whole",
         1 << 28,
         low=1_000,
         high=1 << 40,
@@ -161,6 +171,11 @@ class Settings:
     )
     half_life: float = _key("batches after which a row weighs half in training", 10.0, low=0.1)
     window_rows: int = _key("labelled rows kept for retraining", 20_000, low=100)
+    memory_rows: int = _key(
+        "labelled rows that are trained on here; engine dask trains on more where they are",
+        500_000,
+        low=1_000,
+    )
     window_age: int = _key(
         "batches after which rows are forgotten, and labels come too late", 1_000, low=1
     )
@@ -176,6 +191,14 @@ class Settings:
     )
     row_id: str | None = _key("column of batch files that names each row; add-labels goes by it")
     threads: int = _key("threads of LightGBM; 0: all cores", 0, low=0)
+    engine: str = _key(
+        "who counts a batch that is many files: this process, or the workers of a Dask cluster",
+        "local",
+        choices=("local", "dask"),
+    )
+    dask_scheduler: str | None = _key(
+        "address of the cluster, such as tcp://scheduler:8786; else one is started on this machine"
+    )
 
     pushgateway: str | None = _key(
         "address of the Pushgateway, such as http://localhost:9091",
@@ -233,9 +256,13 @@ class Settings:
     warm: bool = _key(
         "schedule: keep one process ready from which runs start at once; takes some 200 MB", True
     )
-    metrics_port: int | None = _key("schedule: port that serves /metrics", low=0, high=65535)
+    metrics_port: int | None = _key(
+        "schedule, serve: port that serves /metrics (serve: 8000 if none is named)",
+        low=0,
+        high=65535,
+    )
     metrics_host: str = _key(
-        "schedule: address that serves it; the default is reached from this machine only",
+        "schedule, serve: address that serves it; the default is reached from this machine only",
         "127.0.0.1",
     )
 
@@ -267,7 +294,7 @@ class Settings:
     repeats: int = _key("selftest: batches to simulate", 2_000, low=100, section="Other commands")
     horizon: int = _key("selftest longrun: batches of each stream", 200, low=10)
     openmetrics: Path | None = _key("history export, demo: file to write the past to")
-    since: str | None = _key("history export: from when on, such as 2026-11-23T06:00 (UTC)")
+    since: str | None = _key("history: from when on, such as 2026-11-23T06:00 (UTC)")
     until: str | None = _key("history export: up to when (default: now)")
     step: float = _key(
         "history export: seconds after which a value is repeated; Prometheus forgets it after 300",
@@ -275,12 +302,15 @@ class Settings:
         low=1,
     )
     days: float = _key("demo: days of hourly batches", 91.0, low=0.1, high=400)
-    last: int = _key("status: batches to show", 15, low=1)
+    last: int = _key("status, history list: batches to show", 15, low=1)
     batches: int = _key("simulate: batch files to write", 1, low=1)
-    out: Path | None = _key("simulate: folder to write to; models export: file to write")
+    out: Path | None = _key("simulate: folder to write to; models export, report: file to write")
     url: str | None = _key("fetch-data: another place that has the same file")
     max_age: float = _key(
-        "health: oldest acceptable last success, in intervals", 2.0, low=0.001, high=1000
+        "health: oldest acceptable last success, in intervals",
+        2.0,
+        low=0.001,
+        high=1000,
     )
 
     @property
@@ -397,8 +427,9 @@ def _layer(place: str) -> str:
     return next((sign for sign in ("--", ENV_PREFIX) if place.startswith(sign)), "file")
 
 
-def settings_toml() -> str:
-    """A TOML file with every setting, its meaning and its default, commented out."""
+def settings_toml(values: Mapping[str, Any] | None = None) -> str:
+    """A TOML file with every setting and its meaning: some values, the defaults commented out."""
+    values = values or {}
     lines = [
         "# Settings of wine-drift. Each is also an option (--batch-rows) and an environment",
         "# variable (WINE_DRIFT_BATCH_ROWS); the option wins, then the variable, then this file.",
@@ -408,7 +439,10 @@ def settings_toml() -> str:
             lines += ["", f"# --- {f.metadata['section']} ---"]
         choices = f.metadata["choices"]
         lines.append(f"# {f.metadata['help']}" + (f" ({', '.join(choices)})" if choices else ""))
-        lines.append(f"# {name} = {_toml_value(name, f)}")
+        if name in values:
+            lines.append(f"{name} = {json.dumps(values[name], ensure_ascii=False)}")
+        else:
+            lines.append(f"# {name} = {_toml_value(name, f)}")
     return "\n".join(lines) + "\n"
 
 
@@ -442,7 +476,8 @@ def _layers(
         else:
             for key, raw in content.items():
                 if key in known:
-                    if kind(key) is Path and isinstance(raw, str) and raw[:1] not in ("", "~"):
+                    names_file = kind(key) is Path or (key == "models" and "://" not in str(raw))
+                    if names_file and isinstance(raw, str) and raw[:1] not in ("", "~"):
                         raw = str(path.parent / raw)  # a schedule starts in any folder
                     if raw != "":  # as with variables, empty is not given
                         yield key, f"{path}: {key}", raw
@@ -512,6 +547,8 @@ def _parse(name: str, raw: Any) -> Any:
         if isinstance(raw, bool) or not (whole and above and value <= (high or 1e18)):
             raise ValueError(f"{raw!r} is not {noun}")
         return value
+    if name == "ledger":
+        return _address(raw)
     if not isinstance(raw, str | Path) or not str(raw).strip() or "\0" in str(raw):
         raise ValueError(f"{raw!r} is not {'a path' if wanted is Path else 'a text'}")
     if wanted is str and not _is_text(raw):
@@ -526,6 +563,27 @@ def _parse(name: str, raw: Any) -> Any:
         return Path(raw).expanduser()
     except RuntimeError as error:  # ~nobody
         raise ValueError(f"{str(raw)!r}: {error}") from None
+
+
+def _address(raw: Any) -> str:
+    """The address of a database; no message repeats it, as it may hold a password."""
+    if set(str(raw).partition("://")[2].rpartition("@")[0]) & set("/?#"):
+        # where a user's name ends is not clear then, and not the same to all who read it
+        raise ValueError("write / ? # before an @, and an @ in a query, as %2F %3F %23 and %40")
+    try:
+        parts = urlsplit(str(raw))
+        known = parts.scheme in ("postgresql", "postgres")
+        if known and _is_text(raw) and str(raw).isprintable() and " " not in str(raw):
+            return str(raw)
+    except ValueError:  # brackets that do not match
+        pass
+    raise ValueError("not an address such as postgresql://host/database")
+
+
+def _has_password(address: str) -> bool:
+    """Whether a password stands in an address, in whatever place."""
+    parts = urlsplit(address)
+    return ":" in parts.netloc.rpartition("@")[0] or "password" in unquote(parts.query).lower()
 
 
 def _seconds(raw: Any) -> Any:
@@ -581,6 +639,16 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
     if values.get("severity_major", Settings.severity_major) < drift:
         place = places.get("severity_major") or places.get("severity_drift")
         mistakes.append(f"{place}: severity_major is below severity_drift")
+    if _layer(places.get("ledger", "")) == "--" and _has_password(values["ledger"]):
+        mistakes.append(
+            f"{places['ledger']}: everybody sees the password of an option; give it as PGPASSWORD, "
+            f"in PGPASSFILE, or the whole as {ENV_PREFIX}LEDGER or in a settings file"
+        )
+    _, is_url, rest = values.get("models", "").partition("://")
+    if is_url and ("@" in rest.partition("/")[0] or ":" in rest.rpartition("@")[0]):
+        mistakes.append(
+            f"{places['models']}: keep user and password where its file system looks for them"
+        )
     url = values.get("pushgateway")
     if url is not None:
         place = places["pushgateway"]
@@ -594,6 +662,12 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
             mistakes.append(f"{place}: not an address such as http://localhost:9091")
         elif "@" in parts.netloc:
             mistakes.append(f"{place}: keep the user in username and the password in password_file")
+    if "dask_scheduler" in values:
+        place = places["dask_scheduler"]
+        if not _SCHEDULER.fullmatch(values["dask_scheduler"]):
+            mistakes.append(f"{place}: not an address such as tcp://localhost:8786")
+        if "engine" not in values:
+            mistakes.append(f"{place}: only for engine dask; set engine")
     if ("username" in values) != ("password_file" in values):
         place = places.get("username") or places.get("password_file")
         mistakes.append(f"{place}: username and password_file go together")

@@ -36,6 +36,9 @@ SCENARIOS: dict[str, str] = {
 }
 
 
+NUMERIC = ("sensor_scaled", "stuck", "unit_change")  # of one feature, which holds numbers
+
+
 @dataclass(frozen=True, eq=False)
 class Figures:
     """What was measured on a table: enough to draw rows like its own, none of its rows."""
@@ -241,7 +244,8 @@ def lay_scenario(
     name : str
         One of `SCENARIOS`.
     features : array of shape (n_rows, n_features)
-        NaN where missing. "ramp" and "switch" keep the answers, and stay in the plausible range.
+        NaN where missing. "ramp" and "switch" keep the answers and categories, and stay in the
+        plausible range.
     target : array of shape (n_rows,) or None
         NaN where not known; such rows have no answer to flip and are not negative.
     step : int
@@ -263,7 +267,8 @@ def lay_scenario(
     Raises
     ------
     ValueError
-        If there is no such scenario or feature, or no target value is of the opposite class.
+        If there is no such scenario or feature, the feature holds categories and the scenario is
+        about numbers, or no target value is of the opposite class.
 
     Examples
     --------
@@ -283,12 +288,15 @@ def lay_scenario(
         raise ValueError(f"scenario: {name!r} is not one of {', '.join(SCENARIOS)}")
     if feature not in schema.feature_names:
         raise ValueError(f"feature: {feature!r} is not one of {', '.join(schema.feature_names)}")
+    if name in NUMERIC and schema.n_categories[schema.feature_names.index(feature)]:
+        raise ValueError(f"feature: {feature!r} holds categories, and {name} is about numbers")
     features, target = features.copy(), None if target is None else target.copy()
     index = schema.feature_names.index(feature)
     column = features[:, index]  # a view: writing to it writes to the copy
 
     if name in ("ramp", "switch"):
-        size = 1.0 if name == "switch" else min(1.0, (step + 1) / 10)
+        step_size = 1.0 if name == "switch" else min(1.0, (step + 1) / 10)
+        size = np.where(schema.n_categories, 0.0, step_size)  # categories stay what they are
         up_and_down = np.where(np.arange(features.shape[1]) % 2 == 0, size, -size)
         lowest = [known.minimum for known in schema.features]
         highest = [known.maximum for known in schema.features]
@@ -318,8 +326,11 @@ def lay_scenario(
 
 def _plain_answer(schema: Schema, positive: bool) -> float:
     """Return a target value of the class when the batch shows none: a whole number if it can be."""
-    bound = float(schema.positive.lstrip(" <>="))
-    whole = [np.floor(bound) + distance for distance in (0.0, -1.0, 1.0, 2.0)]
+    if schema.answers:
+        bound, whole = 0.0, [float(number) for number in range(len(schema.answers))]
+    else:
+        bound = float(schema.positive.lstrip(" <>="))
+        whole = [np.floor(bound) + distance for distance in (0.0, -1.0, 1.0, 2.0)]
     whole.sort(key=lambda value: (value < 0, abs(value - bound)))
     for value in (*whole, bound, schema.target_minimum, schema.target_maximum):
         in_range = schema.target_minimum <= value <= schema.target_maximum and np.isfinite(value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.bins import N_BINS, Floats, Profile, bin_numbers
 from wine_drift.detector import (
     DriftReading,
     DriftState,
@@ -24,7 +25,6 @@ from wine_drift.detector import (
     no_quality_evidence,
 )
 from wine_drift.outcomes import N_SCORE_BINS, NEGATIVE, POSITIVE, Outcomes, score_bins
-from wine_drift.profile import N_BINS, Floats, Profile, bin_numbers
 from wine_drift.reference import Reference, build_reference
 
 
@@ -47,6 +47,8 @@ class Streams:
     columns : sequence of n_columns names
     n_reference, n_streams : int
         Rows of each reference, and how many streams.
+    n_categories : sequence of n_features int, optional
+        As of the reference.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Streams:
         n_reference: int,
         n_streams: int,
         rng: np.random.Generator,
+        n_categories: Sequence[int] | None = None,
     ) -> None:
         self._positive, self._rng, self._n_reference = positive, rng, n_reference
         self.n_streams = n_streams
         drawn = [rng.integers(len(rows), size=n_reference) for _ in range(n_streams)]
         self.references: list[Reference] = [
-            build_reference(rows[chosen], columns, positive[chosen]) for chosen in drawn
+            build_reference(rows[chosen], columns, positive[chosen], n_categories=n_categories)
+            for chosen in drawn
         ]
         profile = Profile(
             np.stack([reference.profile.counts for reference in self.references]),
@@ -125,7 +129,13 @@ class Streams:
         self, state: DriftState, batch: Profile, limits: Limits
     ) -> tuple[DriftReading, DriftState]:
         return judge_drift(
-            self._no_drift.pool, self._correlation, self._n_reference, state, batch, limits
+            self._no_drift.pool,
+            self._correlation,
+            self._n_reference,
+            state,
+            batch,
+            limits,
+            self.references[0].n_categories,
         )
 
 

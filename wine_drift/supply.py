@@ -9,20 +9,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from wine_drift import batches, dataset, simulate
+from wine_drift.bins import Floats
 from wine_drift.errors import BadBatch, SettingsError, TableError
-from wine_drift.frame import Frame
+from wine_drift.frame import Column, Frame
 from wine_drift.ledger import Cursor
-from wine_drift.profile import Floats
+from wine_drift.proposal import propose
 from wine_drift.rows import LabelledRows
 from wine_drift.schema import Schema
 from wine_drift.screening import Screened, screen
-from wine_drift.settings import Settings, scenarios
+from wine_drift.settings import Settings, scenarios, settings_toml
 from wine_drift.tables import read_table
 
 SIMULATED = "simulated"
@@ -95,7 +98,8 @@ class Table:
             self._schema,
             self._settings,
             number=claim.number,
-            healthy=self._screened.features,
+            # by rows: the last bit of a sum depends on that, and a scenario is to stay what it was
+            healthy=np.ascontiguousarray(self._screened.features),
         )
 
     def _order(self, seed: int) -> np.ndarray:
@@ -199,7 +203,14 @@ def labelled_rows(
     )
 
 
-def write_simulated(settings: Settings, schema: Schema, *, n_batches: int, out: Path) -> list[Path]:
+def write_simulated(
+    settings: Settings,
+    schema: Schema,
+    *,
+    n_batches: int,
+    out: Path,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> list[Path]:
     """Write batch files of the table, or of the simulated one, with the scenario laid on them.
 
     Raises
@@ -210,7 +221,7 @@ def write_simulated(settings: Settings, schema: Schema, *, n_batches: int, out: 
     supply = find_supply(settings, schema) or Simulated(schema, settings)
     cursor = supply.start()
     written: list[Path] = []
-    for _ in range(n_batches):
+    for _ in progress(range(n_batches)):
         claim = supply.claim(cursor)
         if claim is None:
             raise SettingsError(
@@ -232,6 +243,60 @@ def write_simulated(settings: Settings, schema: Schema, *, n_batches: int, out: 
         written.append(path)
         cursor = advance(cursor, claim)
     return written
+
+
+def write_proposal(
+    path: Path, data: Path, *, target: str, positive: str
+) -> tuple[tuple[Path, Path], tuple[str, ...]]:
+    """Write a settings file, and a schema file beside it, for a table that nobody described yet.
+
+    Parameters
+    ----------
+    path : Path
+        Of the settings file.
+    data : Path
+        The table.
+    target, positive : str
+        As `propose` takes them.
+
+    Returns
+    -------
+    files : tuple of two Path
+    remarks : tuple of str
+        What a person should look at first.
+
+    Raises
+    ------
+    SettingsError
+        A file is there already, or nothing can be proposed; then none is written.
+    """
+    name = data.name.partition(".")[0] or "table"
+    schema_path = path.with_name(f"{name}.schema.toml")
+    for each in (path, schema_path):
+        if each.exists():
+            raise SettingsError(f"{each}: is there already", remedy="move it away, or name another")
+    if not data.exists():
+        raise SettingsError(f"{data}: is not there", remedy="correct --from")
+    frame = read_table(data)
+    try:
+        proposal = propose(frame, name=name, target=target, positive=positive)
+    except SettingsError as error:
+        raise SettingsError(f"{data}: {error}", remedy=error.remedy) from error
+    settings = {
+        "home": f"{name}.home",
+        "data": os.path.relpath(data, path.parent),
+        "schema": schema_path.name,
+        "pipeline": name,
+        **proposal.settings,
+    }
+    contents = {schema_path: proposal.schema, path: settings_toml(settings)}
+    for each, text in contents.items():
+        try:
+            with each.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise SettingsError(f"{each}: {error.strerror}", remedy="name another file") from error
+    return (path, schema_path), proposal.remarks
 
 
 def advance(cursor: Cursor, claim: batches.Claim) -> Cursor:
@@ -281,5 +346,14 @@ def _with_scenario(
 
 
 def _frame(features: Floats, target: Floats | None, schema: Schema) -> Frame:
-    columns = dict(zip(schema.feature_names, features.T, strict=True))
-    return Frame.of(columns if target is None else {**columns, schema.target: target})
+    columns = {
+        feature.name: _column(values, feature.categories)
+        for feature, values in zip(schema.features, features.T, strict=True)
+    }
+    if target is not None:
+        columns[schema.target] = _column(target, schema.answers)
+    return Frame(columns)
+
+
+def _column(values: Floats, categories: tuple[str, ...]) -> Column:
+    return Column.of_codes(values, categories) if categories else Column(values)

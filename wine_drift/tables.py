@@ -11,8 +11,8 @@ import csv
 import gzip
 import io
 import lzma
+import math
 import os
-import re
 import resource
 import stat
 import threading
@@ -21,37 +21,36 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wine_drift.decimals import Cells, parse_lines
 from wine_drift.errors import FileUnreadable, TableError
-from wine_drift.frame import Frame
+from wine_drift.frame import Column, Frame
 
 if TYPE_CHECKING:  # pandas is loaded by the first table, not by --help
     import pandas as pd
-    from pyarrow import Table
+    from pyarrow import ChunkedArray, Table
     from pyarrow.parquet import ParquetFile
 
 SUFFIXES = (".csv", ".gz", ".zip", ".parquet")
 MOST_BYTES = 1 << 28  # of a table file once it is unpacked
 MOST_COLUMNS = 20_000
+PART_ROWS = 1 << 16
 _LONGEST_HEADER = 1 << 20  # characters
-_SMALL = 1 << 20  # characters of a table that takes no longer to read than pandas to load
-# What pandas takes for nothing, and more that looks like it.
-_NO_NAME = re.compile(r"[^a-z]*(n/?a|nan|null|none|ind|qnan)[^a-z]*( n/a *)?", re.IGNORECASE)
-# With 15 digits at most, pandas and Python give the same number: either rounds but once.
-_SHORT_DECIMAL = re.compile(r"(-?([0-9]{1,15}|(?=[0-9.]{3,16}$)[0-9]+\.[0-9]+))?")
+_BLOCK = 1 << 18  # characters that are read at a time, so that what is made of them fits a cache
 # A file that is larger than this, and so many times as large as it was packed, is no table but a
 # bomb: numbers pack to a third, the same row again and again to a fiftieth.
 _BOMB, _BOMB_RATIO = 64 << 20, 200
 # zipfile unpacks bzip2 and LZMA in one go, however much comes out; of so few bytes at most 100 MB.
 _BITE = 4096
 _LONGEST_LIST = 4 << 20  # bytes of the list of members of a zip file: some 40,000 of them
-_PART = 1024  # rows of a Parquet file that are unpacked at a time
+_PIECE = 1024  # rows of a Parquet file that are unpacked at a time
 _SPARE = 256 << 20  # bytes of memory that a small file may take
 
 
@@ -89,11 +88,55 @@ def read_table(
     FileUnreadable
         The system would not let it be read, or it is no regular file.
     """
+    (frame,) = _parts(path, text_column, most_bytes, None, keep_blank=keep_blank)
+    return frame
+
+
+def read_parts(
+    path: Path,
+    *,
+    text_column: str | None = None,
+    most_bytes: int = MOST_BYTES,
+    part_rows: int = PART_ROWS,
+    ahead: bool = True,
+) -> Iterator[Frame]:
+    """Read a table file some rows at a time; else as `read_table`, which tells of the arguments.
+
+    The kind of a column may differ between parts: numbers in one, texts in another. A file without
+    rows is one empty part. What is wrong with a file is told when that place is reached. A part of
+    a CSV file is read while the one before is worked on, if it may be read ahead.
+    """
+    parts = _parts(path, text_column, most_bytes, part_rows, keep_blank=False)
+    if not ahead or path.suffix.lower() == ".parquet":  # which bounds the memory of the process
+        return parts
+    return _ahead(parts, part_rows)
+
+
+def _ahead(parts: Iterator[Frame], part_rows: int) -> Iterator[Frame]:
+    """The same, each read while the one before is worked on; fewer rows than that have no next."""
+    part = next(parts, None)
+    if part is None or len(part) < part_rows:
+        yield from chain(() if part is None else (part,), parts)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # it takes a while, and few files need it
+
+    with ThreadPoolExecutor(1) as pool:
+        while part is not None:
+            reading = pool.submit(next, parts, None)
+            yield part
+            part = reading.result()
+
+
+def _parts(
+    path: Path, text_column: str | None, most_bytes: int, part_rows: int | None, *, keep_blank: bool
+) -> Iterator[Frame]:
+    """A table in parts of so many rows, or in one."""
     try:
         _refuse_odd(path, most_bytes)
         if path.suffix.lower() == ".parquet":
-            return from_pandas(_read_parquet(path, most_bytes))
-        return _read_csv(path, text_column, most_bytes, keep_blank=keep_blank)
+            yield from _read_parquet(path, most_bytes, part_rows)
+        else:
+            yield from _read_csv(path, text_column, most_bytes, part_rows, keep_blank=keep_blank)
     except MemoryError as error:  # pyarrow's own is one, too
         raise TableError(
             f"{path}: needs more memory than there is for it", remedy="send it in smaller files"
@@ -156,8 +199,8 @@ def _check_unpacked(path: Path, size: int, packed: int, most_bytes: int) -> None
 class _Counted(io.BufferedIOBase):
     """What is unpacked from a file, as long as it is not too much."""
 
-    def __init__(self, raw: io.BufferedIOBase, path: Path, most_bytes: int) -> None:
-        self._raw, self._path, self._most = raw, path, most_bytes
+    def __init__(self, raw: io.BufferedIOBase, path: Path, most_bytes: int, bite: int) -> None:
+        self._raw, self._path, self._most, self._bite = raw, path, most_bytes, bite
         self._packed, self._count = path.stat().st_size, 0
 
     def readable(self) -> bool:
@@ -166,7 +209,7 @@ class _Counted(io.BufferedIOBase):
 
     def read1(self, size: int = -1, /) -> bytes:
         """Some of the next bytes."""
-        data = self._raw.read1(_BITE if size < 0 else min(size, _BITE))
+        data = self._raw.read1(self._bite if size < 0 else min(size, self._bite))
         self._count += len(data)
         _check_unpacked(self._path, self._count, self._packed, self._most)
         return data
@@ -196,19 +239,19 @@ class _Careful(io.FileIO):
 def _opened(path: Path, most_bytes: int) -> Iterator[io.TextIOWrapper]:
     """The text of a CSV file, whatever it is packed in."""
     with contextlib.ExitStack() as stack:
-        suffix = path.suffix.lower()
+        suffix, bite = path.suffix.lower(), 1 << 18
         raw: io.BufferedIOBase
         if suffix == ".zip":
             file = stack.enter_context(_Careful(path))
             archive = stack.enter_context(zipfile.ZipFile(cast("IO[bytes]", file)))
             member = _csv_member(path, archive)
             _check_unpacked(path, member.file_size, path.stat().st_size, most_bytes)
-            raw = cast("io.BufferedIOBase", stack.enter_context(archive.open(member)))
+            raw, bite = cast("io.BufferedIOBase", stack.enter_context(archive.open(member))), _BITE
         elif suffix == ".gz":
             raw = stack.enter_context(gzip.open(path))
         else:
             raw = stack.enter_context(path.open("rb"))
-        counted = cast("IO[bytes]", _Counted(raw, path, most_bytes))
+        counted = cast("IO[bytes]", _Counted(raw, path, most_bytes, bite))
         text = io.TextIOWrapper(counted, encoding="utf-8-sig", newline="")
         try:
             yield text
@@ -235,14 +278,107 @@ def from_pandas(frame: pd.DataFrame) -> Frame:
     return Frame.of(columns)
 
 
-def _read_csv(path: Path, text_column: str | None, most_bytes: int, *, keep_blank: bool) -> Frame:
+def _read_csv(
+    path: Path, text_column: str | None, most_bytes: int, part_rows: int | None, *, keep_blank: bool
+) -> Iterator[Frame]:
     with _opened(path, most_bytes) as text:
         names, separator = _read_header(path, text)
-        body = text.read(_SMALL + 1)
-    frame = _read_plain(body, names, separator, text_column)
-    if frame is None:
-        frame = _parse_csv(path, text_column, most_bytes, keep_blank=keep_blank)
-    return frame
+        parse = partial(
+            _parse_csv,
+            names=names,
+            separator=separator,
+            text_column=text_column,
+            most_bytes=most_bytes,
+            part_rows=part_rows,
+            keep_blank=keep_blank,
+        )
+        plain = _PlainLines(text, names, separator, text_column)
+        if part_rows is not None:
+            while (frame := plain.read(part_rows)) is not None:
+                yield frame
+            if not plain.is_over:
+                for frame in parse(path, cast("IO[str]", plain.rest())):
+                    if len(frame) or not plain.n_rows:  # what is left may be blank lines
+                        yield frame
+            return
+        frame = plain.read(None)
+    if frame is not None and plain.is_over:
+        yield frame
+        return
+    del frame
+    with _opened(path, most_bytes) as text:  # in one piece it is read in one way
+        _read_header(path, text)
+        yield from parse(path, text)
+
+
+class _PlainLines:
+    """Lines of a CSV file as long as they hold short decimals; then the text that is left."""
+
+    def __init__(
+        self, text: IO[str], names: list[str], separator: str, text_column: str | None
+    ) -> None:
+        self._text, self._names, self._separator = text, names, separator.encode()
+        self._text_column = names.index(text_column) if text_column in names else None
+        self._left = ""  # of what was taken out of `text`
+        self._is_plain = len(names) > 1
+        self.n_rows = 0
+        self.is_over = False  # all lines were read, and there were some
+
+    def read(self, n_rows: int | None) -> Frame | None:
+        """The next rows, so many or a few more, or all; None if there are no more such lines."""
+        blocks: list[list[Cells]] = []
+        end = None if n_rows is None else self.n_rows + n_rows
+        while self._is_plain and not self.is_over and (end is None or self.n_rows < end):
+            block = self._block()
+            if block is not None:
+                blocks.append(block)
+                self.n_rows += len(block[0])
+        if not blocks:
+            return None
+        columns: dict[str, Sequence[object] | NDArray[Any]] = {}
+        for name, *cells in zip(self._names, *blocks, strict=True):
+            is_text = isinstance(cells[0], list)
+            columns[name] = list(chain(*cells)) if is_text else np.concatenate(cells)
+        return Frame.of(columns)
+
+    def _block(self) -> list[Cells] | None:
+        """Columns of the next lines."""
+        more = self._text.read(_BLOCK)
+        self._left += more
+        end = self._left.rfind("\n") + 1 if more else len(self._left)
+        if not more and not end:
+            self.is_over = self.n_rows > 0
+            self._is_plain = self.is_over
+        if not end:
+            self._is_plain &= len(self._left) < _LONGEST_HEADER  # a line may go on
+            return None
+        lines = self._left[:end] if self._left[end - 1] == "\n" else self._left + "\n"
+        columns = parse_lines(lines.encode(), len(self._names), self._separator, self._text_column)
+        if columns is None:
+            self._is_plain = False
+        else:
+            self._left = self._left[end:]
+        return columns
+
+    def rest(self) -> _Rest:
+        """The text that is left."""
+        return _Rest(self._left, self._text)
+
+
+class _Rest(io.TextIOBase):
+    """Text that was taken already, and then what comes after it."""
+
+    def __init__(self, begin: str, text: IO[str]) -> None:
+        self._begin, self._text = begin, text
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> str:
+        """Some of the next characters."""
+        begin, self._begin = self._begin, ""
+        return begin or self._text.read(-1 if size is None else size)
 
 
 def _read_header(path: Path, text: io.TextIOWrapper) -> tuple[list[str], str]:
@@ -266,99 +402,117 @@ def _read_header(path: Path, text: io.TextIOWrapper) -> tuple[list[str], str]:
     return names, separator
 
 
-def _read_plain(
-    body: str, names: list[str], separator: str, text_column: str | None
-) -> Frame | None:
-    """What pandas would read of a small table of short decimals; None of any other."""
-    if len(body) > _SMALL:
-        return None
-    rows = [line.split(separator) for line in body.replace("\r\n", "\n").split("\n")]
-    if rows[-1] == [""]:
-        rows.pop()
-    is_regular = len(names) > 1 and all(len(row) == len(names) for row in rows)
-    if not (rows and is_regular):
-        return None
-    columns: dict[str, Sequence[object] | NDArray[Any]] = {}
-    for name, cells in zip(names, zip(*rows, strict=True), strict=True):
-        if name == text_column:
-            texts = [cell.strip() or None for cell in cells]
-            whole = "".join(cells)
-            odd = '"' in whole or not whole.isprintable() or any(map(_NO_NAME.fullmatch, cells))
-            if odd or not any(texts):
-                return None
-            columns[name] = texts
-        elif not all(map(_SHORT_DECIMAL.fullmatch, cells)):
-            return None
-        elif all(cells) and "." not in "".join(cells):
-            columns[name] = np.array([int(cell) for cell in cells])
-        else:
-            columns[name] = np.array([float(cell or "nan") for cell in cells])
-    return Frame.of(columns)
-
-
-def _parse_csv(path: Path, text_column: str | None, most_bytes: int, *, keep_blank: bool) -> Frame:
+def _parse_csv(
+    path: Path,
+    text: IO[str],
+    names: list[str],
+    separator: str,
+    *,
+    text_column: str | None,
+    most_bytes: int,
+    part_rows: int | None,
+    keep_blank: bool,
+) -> Iterator[Frame]:
     """Any table, by pandas."""
     import pandas as pd
 
-    with _opened(path, most_bytes) as text:
-        names, separator = _read_header(path, text)
-        try:
+    doubtful = False
+    try:
+        reader = pd.read_csv(
+            text,
+            sep=separator,
+            names=names,
+            header=None,
+            index_col=False,
+            low_memory=False,
+            converters={text_column: str.strip} if text_column in names else None,
+            skip_blank_lines=not (keep_blank and len(names) == 1),
+            iterator=True,
+        )
+        while True:
             with _WARNING, warnings.catch_warnings():
                 # pandas cuts lines that are all too long, and only warns
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame = pd.read_csv(
-                    text,
-                    sep=separator,
-                    names=names,
-                    header=None,
-                    index_col=False,
-                    low_memory=False,
-                    converters={text_column: str.strip} if text_column in names else None,
-                    skip_blank_lines=not (keep_blank and len(names) == 1),
-                )
-        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            if "out of memory" in str(error):
-                raise MemoryError from error
-            _refuse_ragged(path, len(names), separator, most_bytes)
-            raise TableError(
-                f"{path}: not a regular table: {_plain(error)}",
-                remedy="give every line as many cells as the header",
-            ) from error
-    last = frame[names[-1]]
-    if (last.isna() | (last == "")).any():  # empty, or not there: pandas does not tell them apart
-        _refuse_ragged(path, len(names), separator, most_bytes)
-    return from_pandas(frame)
+                frame = reader.read(part_rows)
+            # a cell that is empty, or not there: pandas does not tell them apart
+            last = frame[names[-1]]
+            if not doubtful and (last.isna() | (last == "")).any():
+                doubtful = True
+                _refuse_ragged(path, len(names), separator, most_bytes)
+            yield from_pandas(_without_bools(frame))
+            if part_rows is None or len(frame) < part_rows:
+                return
+    except StopIteration:
+        return
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        if "out of memory" in str(error):
+            raise MemoryError from error
+        _refuse_ragged(path, len(names), separator, most_bytes, strict=True)
+        raise TableError(
+            f"{path}: not a regular table: {_plain(error)}",
+            remedy="give every line as many cells as the header",
+        ) from error
 
 
-def _refuse_ragged(path: Path, width: int, separator: str, most_bytes: int) -> None:
-    """Find the first line that has more or fewer cells than the header."""
+def _without_bools(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with True and False as the texts that they are.
+
+    pandas takes them for answers if there is nothing else in a column, that is, in this part of it.
+    """
+    for name, column in frame.items():
+        if column.dtype == bool:
+            frame[name] = column.astype(str).astype(object)
+        elif column.dtype == object:
+            is_bool = column.map(lambda cell: isinstance(cell, bool))
+            frame[name] = column.where(~is_bool, column.astype(str))
+    return frame
+
+
+def _refuse_ragged(
+    path: Path, width: int, separator: str, most_bytes: int, *, strict: bool = False
+) -> None:
+    """Find the first line that has more or fewer cells than the header.
+
+    With `strict`, also one with quotes that do not match.
+    """
     with _opened(path, most_bytes) as text:
-        reader = csv.reader(text, delimiter=separator)
+        reader = csv.reader(text, delimiter=separator, strict=strict)
+        begin = 1  # line of the row in hand
         try:
             for row in reader:
+                begin = reader.line_num + 1
                 if row and len(row) != width:
                     raise TableError(
                         f"{path}: line {reader.line_num} has {len(row)} cells, the header {width}",
                         remedy="give every line as many cells as the header; is the file complete?",
                     )
         except csv.Error as error:
-            raise TableError(
-                f"{path}: line {reader.line_num}: {error}", remedy="give a CSV file"
-            ) from error
+            raise TableError(f"{path}: line {begin}: {error}", remedy="give a CSV file") from error
 
 
-def _read_parquet(path: Path, most_bytes: int) -> pd.DataFrame:
-    import pandas as pd
+def _read_parquet(path: Path, most_bytes: int, part_rows: int | None) -> Iterator[Frame]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        # a folder of parts is not one batch; a damaged length asks for all the memory there is
-        with path.open("rb") as file, _bounded(_SPARE + 4 * most_bytes):
-            table = _unpacked(path, parquet.ParquetFile(file), most_bytes)
-            table.validate(full=True)  # or pandas would fail later: text that is not UTF-8
-            # pandas' own metadata would make an index of a column, or fail
-            frame = table.to_pandas(ignore_metadata=True)
+        # a folder of parts is not one batch
+        with path.open("rb") as file:
+            # a damaged length asks for all the memory there is
+            with _bounded(_SPARE + 4 * most_bytes):
+                # to read ahead takes more memory than it saves time on a disk
+                opened = parquet.ParquetFile(file, pre_buffer=False)
+                tables = _tables(path, opened, most_bytes, part_rows)
+            while True:
+                with _bounded(_SPARE + 4 * most_bytes):
+                    table = next(tables, None)
+                    if table is None:
+                        return
+                    table.validate(full=True)  # or it would fail later: text that is not UTF-8
+                    names = [name.strip() for name in table.column_names]
+                    _check_names(path, names)
+                    frame = _from_arrow(table.rename_columns(names))
+                del table
+                yield frame
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, MemoryError):
             raise
@@ -366,14 +520,46 @@ def _read_parquet(path: Path, most_bytes: int) -> pd.DataFrame:
             raise  # the file system's own; without a number it is pyarrow's "damaged"
         detail = _plain(error) or type(error).__name__
         raise TableError(f"{path}: not a Parquet file: {detail}", remedy="write it anew") from error
-    names = [str(name).strip() for name in frame.columns]
-    _check_names(path, names)
-    frame.columns = pd.Index(names)
-    return cast("pd.DataFrame", frame)
 
 
-def _unpacked(path: Path, file: ParquetFile, most_bytes: int) -> Table:
-    """What a Parquet file holds, if that is not more than it may be."""
+def _from_arrow(table: Table) -> Frame:
+    """The same columns: plain numbers as they are, all else as pandas has it."""
+    columns, others = {}, []
+    for name in table.column_names:
+        numbers = _plain_numbers(table[name])
+        if numbers is None:
+            others.append(name)
+        else:
+            columns[name] = Column(numbers)
+    if others:  # pandas' own metadata would make an index of a column, or fail
+        texts = table.select(others)
+        # threads take address space, which is what the memory is bounded by: see `_bounded`
+        frame = from_pandas(texts.to_pandas(ignore_metadata=True, use_threads=False))
+        columns |= frame.columns
+    return Frame({name: columns[name] for name in table.column_names})
+
+
+def _plain_numbers(column: ChunkedArray) -> NDArray[Any] | None:
+    """Numbers of a column, NaN where there is none; None if it holds anything else.
+
+    Arrow's own ways to NumPy load pandas, and that takes longer than to read a small file.
+    """
+    from pyarrow import compute, float64, scalar, types
+
+    if not (types.is_integer(column.type) or types.is_floating(column.type)):
+        return None
+    array = column.combine_chunks()
+    if array.null_count and types.is_integer(column.type):
+        array = array.cast(float64(), safe=False)
+    if array.null_count:
+        array = compute.fill_null(array, scalar(math.nan, array.type))
+    return np.from_dlpack(array)
+
+
+def _tables(
+    path: Path, file: ParquetFile, most_bytes: int, part_rows: int | None
+) -> Iterator[Table]:
+    """What a Parquet file holds, in tables of so many rows, as far as it is not too much."""
     from pyarrow import RecordBatch, Table, schema, types
 
     told = file.metadata
@@ -389,15 +575,22 @@ def _unpacked(path: Path, file: ParquetFile, most_bytes: int) -> Table:
         field.with_type(field.type.value_type) if is_coded else field
         for field, is_coded in zip(file.schema_arrow, coded, strict=True)
     )
-    parts, size = [], 0
-    for part in file.iter_batches(_PART, use_threads=False):
-        columns = zip(part.columns, coded, strict=True)
+    pieces: list[RecordBatch] = []
+    n_rows = size = 0
+    told_of = False  # whether there was a part
+    for piece in file.iter_batches(_PIECE, use_threads=False):
+        columns = zip(piece.columns, coded, strict=True)
         texts = [column.dictionary_decode() if is_coded else column for column, is_coded in columns]
-        parts.append(RecordBatch.from_arrays(texts, schema=plain))
-        size += parts[-1].nbytes  # what it says of itself may be wrong
+        pieces.append(RecordBatch.from_arrays(texts, schema=plain))
+        n_rows += len(piece)
+        size += pieces[-1].nbytes  # what it says of itself may be wrong
         if size > most_bytes:
             raise _too_large(path, f"{size:,} bytes or more once it is unpacked", most_bytes)
-    return Table.from_batches(parts, plain)
+        if part_rows is not None and n_rows >= part_rows:
+            yield Table.from_batches(pieces, plain)
+            pieces, n_rows, told_of = [], 0, True
+    if n_rows or not told_of:
+        yield Table.from_batches(pieces, plain)
 
 
 _LIMITING, _WARNING = threading.Lock(), threading.Lock()  # what they change is the process's

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 _HEADER = (
     *("tree", "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx"),
@@ -28,19 +30,23 @@ _LISTS = {
     "internal_weight": (False, False),
     "internal_count": (True, False),
 }
-_TREE = ("num_leaves", "num_cat", *_LISTS, "is_linear", "shrinkage")
+_SETS = ("cat_boundaries", "cat_threshold")  # categories on the left: a bit for each
+_END = ("is_linear", "shrinkage")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 _REAL = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?")
 _RANGE = re.compile(rf"none|\[{_REAL.pattern}:{_REAL.pattern}\]")
-_PARAMETER = re.compile(r"\[(\w+): [^:\[\]\n]*\]\n")
+_CATEGORIES = re.compile(r"none|-?[0-9]{1,4}(:-?[0-9]{1,4})*")
+_WORD = re.compile(r"[0-9]{1,10}")
+# LightGBM writes them as JSON without escaping anything, and reads that again.
+_PARAMETER = re.compile(r'\[(\w+): [^:\[\]"\\\x00-\x1f\x7f]*\]\n')
 _TAIL = re.compile(
     r"end of trees\n\nfeature_importances:\n(?:Column_[0-9]+=[0-9.]+\n)*"
     rf"\nparameters:\n((?:{_PARAMETER.pattern})+)\nend of parameters\n\npandas_categorical:null\n"
 )
 
 
-def check_trees(text: str, n_features: int) -> None:
-    """Let only the text of a binary classifier on plain numbers through.
+def check_trees(text: str, n_features: int, n_categories: Sequence[int] | None = None) -> None:
+    """Let only the text of a binary classifier on numbers and categories through.
 
     Parameters
     ----------
@@ -48,6 +54,8 @@ def check_trees(text: str, n_features: int) -> None:
         LightGBM's text format.
     n_features : int
         Columns that will be scored.
+    n_categories : sequence of n_features int, optional
+        How many categories are listed of each; 0 of numbers, which no split may take for such.
 
     Raises
     ------
@@ -66,17 +74,24 @@ def check_trees(text: str, n_features: int) -> None:
         raise ValueError("no trees")
     header = _values(head.split("\n"), _HEADER)
     for key, value in {
+        "tree": "",
+        "version": "v4",
         "num_class": "1",
         "num_tree_per_iteration": "1",
         "label_index": "0",
         "max_feature_idx": str(n_features - 1),
         "objective": "binary sigmoid:1",
         "feature_names": " ".join(f"Column_{column}" for column in range(n_features)),
+        "": "",
     }.items():
         if header[key] != value:
             raise ValueError(f"{key} is {header[key][:40]!r}, not {value!r}")
     ranges = header["feature_infos"].split(" ")
-    if len(ranges) != n_features or not all(map(_RANGE.fullmatch, ranges)):
+    listed = n_categories or [0] * n_features
+    if len(ranges) != n_features or not all(
+        (_CATEGORIES if n else _RANGE).fullmatch(each)
+        for each, n in zip(ranges, listed, strict=True)
+    ):
         raise ValueError("feature_infos are damaged")
     place = len(head) + 1
     for number, size in enumerate(_whole(header["tree_sizes"])):
@@ -85,7 +100,9 @@ def check_trees(text: str, n_features: int) -> None:
         try:
             if title != f"Tree={number}" or not tree.endswith("\n\n\n"):
                 raise ValueError("it is not where it should be")
-            _check_tree(_values(lines, _TREE), n_features)
+            is_plain = len(lines) > 1 and lines[1] == "num_cat=0"
+            keys = ("num_leaves", "num_cat", *_LISTS, *(() if is_plain else _SETS), *_END)
+            _check_tree(_values(lines, keys), listed)
         except ValueError as error:
             raise ValueError(f"tree {number}: {error}") from None
     tail = _TAIL.fullmatch(text[place:])
@@ -94,10 +111,10 @@ def check_trees(text: str, n_features: int) -> None:
         raise ValueError("its end is damaged")
 
 
-def _check_tree(tree: dict[str, str], n_features: int) -> None:
+def _check_tree(tree: dict[str, str], n_categories: Sequence[int]) -> None:
     """Every node and every leaf is reached exactly once, and looks at features that there are."""
     (n_leaves,) = _whole(tree["num_leaves"])
-    if n_leaves < 1 or (tree["num_cat"], tree["is_linear"]) != ("0", "0"):
+    if n_leaves < 1 or tree["is_linear"] != "0":
         raise ValueError("another kind of tree")
     _real(tree["shrinkage"])
     inner = n_leaves - 1
@@ -115,10 +132,38 @@ def _check_tree(tree: dict[str, str], n_features: int) -> None:
     forward = all(child < 0 or child > place % inner for place, child in enumerate(children))
     if not forward or sorted(children) != [*range(-n_leaves, 0), *range(1, inner)]:
         raise ValueError("its branches are tangled")
-    if not all(0 <= feature < n_features for feature in lists["split_feature"]):
+    if not all(0 <= feature < len(n_categories) for feature in lists["split_feature"]):
         raise ValueError("it looks at a feature that is not there")
-    if not all(0 <= kind < 16 and kind % 2 == 0 for kind in lists["decision_type"]):
+    kinds = list(zip(lists["split_feature"], lists["decision_type"], strict=True))
+    if not all(0 <= kind < 16 and kind % 2 == bool(n_categories[j]) for j, kind in kinds):
         raise ValueError("another kind of split")  # odd: by category
+    by_category = [kind % 2 == 1 for _, kind in kinds]
+    sets = [
+        (number, n_categories[j])
+        for number, j, chosen in zip(
+            tree["threshold"].split(" "), lists["split_feature"], by_category, strict=True
+        )
+        if chosen
+    ]
+    _check_sets(tree, sets)
+
+
+def _check_sets(tree: dict[str, str], used: list[tuple[str, int]]) -> None:
+    """Each split by category has a set of its own, with bits for what is listed and one more."""
+    (n_sets,) = _whole(tree["num_cat"])
+    if [number for number, _ in used] != [str(number) for number in range(n_sets)]:
+        raise ValueError("its categories are tangled")
+    if not n_sets:
+        return
+    ends, words = _whole(tree["cat_boundaries"]), tree["cat_threshold"].split(" ")
+    rising = ends[0] == 0 and all(a < b for a, b in pairwise(ends))
+    if len(ends) != n_sets + 1 or not rising or ends[-1] != len(words):
+        raise ValueError("its categories are damaged")
+    sizes = [end - start for start, end in pairwise(ends)]
+    if any(size > n // 32 + 1 for size, (_, n) in zip(sizes, used, strict=True)):
+        raise ValueError("it has categories that are not listed")
+    if not all(_WORD.fullmatch(word) and int(word) < 1 << 32 for word in words):
+        raise ValueError("its categories are no bits")
 
 
 def _values(lines: list[str], keys: tuple[str, ...]) -> dict[str, str]:

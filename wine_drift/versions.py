@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wine_drift.errors import SettingsError
 from wine_drift.failpoints import reached
-from wine_drift.files import remove_folder
-from wine_drift.home import reading, writing
+from wine_drift.home import models_place, reading, writing
 from wine_drift.ledger import Ledger
 from wine_drift.model import Version, read_version
 from wine_drift.outbox import publish
 from wine_drift.policy import Change
 from wine_drift.record import Report
 from wine_drift.settings import Settings
+from wine_drift.shelf import folders, remove
 
 # What two manifests are compared by, in the order in which it is told.
 COMPARED = (
@@ -57,7 +56,7 @@ def rollback(settings: Settings, version: str | None = None) -> Report:
         found = {"version": wanted, "before": before["version"], "tries_at_rows": None}
         if wanted == before["version"]:
             return Report({"outcome": "serves_already", **found, "push": None})
-        newest = int(read_version(models_folder(settings), manifest).rows.sequence.max())
+        newest = read_version(models_place(settings), manifest).learnt.newest
         change = _told_before(ledger, wanted, newest)
         ledger.commit_champion_again(wanted, change)
         told, failure = publish(settings, ledger)
@@ -93,7 +92,7 @@ def prune_versions(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         ledger.commit_pruned(found["removed"])  # first: the ledger never claims what is not there
         for name in (*found["removed"], *found["leftovers"]):
             reached("prune: version")
-            remove_folder(models_folder(settings) / name)
+            remove(models_place(settings), name)
     return found
 
 
@@ -125,7 +124,7 @@ def diff(settings: Settings, old: str | None = None, new: str | None = None) -> 
         gone = sorted(ledger.pruned() & {older["version"], newer["version"]})
     scores = None
     if not gone:
-        scores = _scores(*(read_version(models_folder(settings), each) for each in (older, newer)))
+        scores = _scores(*(read_version(models_place(settings), each) for each in (older, newer)))
     return {
         "old": older["version"],
         "new": newer["version"],
@@ -138,15 +137,12 @@ def diff(settings: Settings, old: str | None = None, new: str | None = None) -> 
 # --- which version ---
 
 
-def models_folder(settings: Settings) -> Path:
-    """Where versions are."""
-    return settings.home / "models"
-
-
 def _champion(ledger: Ledger) -> dict[str, Any]:
     champion = ledger.champion()
     if champion is None:
-        raise SettingsError("no model yet", remedy="the first `wine-drift run-batch` trains one")
+        raise SettingsError(
+            f"{ledger.place}: no model yet", remedy="the first `wine-drift run-batch` trains one"
+        )
     return champion
 
 
@@ -170,7 +166,8 @@ def known(ledger: Ledger, version: str) -> dict[str, Any]:
     manifests = {manifest["version"]: manifest for manifest in ledger.versions()}
     if version not in manifests:
         raise SettingsError(
-            f"no model version {version}", remedy=f"there are: {', '.join(manifests) or 'none'}"
+            f"{ledger.place}: no model version {version}",
+            remedy=f"there are: {', '.join(manifests) or 'none'}",
         )
     return manifests[version]
 
@@ -213,17 +210,12 @@ def _to_prune(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     there = [each["version"] for each in ledger.versions() if each["version"] not in gone]
     champion = ledger.champion() or {}
     needed = {champion.get("version"), champion.get("parent"), *there[-settings.keep_versions :]}
-    folders = [path for path in models_folder(settings).glob("*") if _is_folder(path)]
-    ours = {path.name for path in folders if _WRITTEN.fullmatch(path.name)}
+    ours = {name for name in folders(models_place(settings)) if _WRITTEN.fullmatch(name)}
     return {
         "removed": [version for version in there if version not in needed],
         "leftovers": sorted(ours - set(there)),
         "kept": [version for version in there if version in needed],
     }
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,16 +7,21 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wine_drift import files
 from wine_drift.errors import WineDriftError
 from wine_drift.logline import line_json, line_text, log_line
+from wine_drift.wording import harmless
+
+if TYPE_CHECKING:
+    from wine_drift.layout import Paper
 
 T = TypeVar("T")
 
+ESCAPE = "\x1b"
 WIPE = "\r\x1b[K"  # to the start of the line, and clear it
 _FORMAT = "wine_drift.log_format"  # key in click's context: it is chosen anew for each command
 
@@ -37,13 +42,13 @@ def say(line: str) -> None:
     wipe()
     if structured():
         line = line_json(log_line(time.time(), "warning", "note", message=line))
-    _write(_harmless(line))
+    _write(harmless(line))
 
 
 def progress(line: str) -> None:
     """What takes long, where somebody waits for it; each line takes the place of the last."""
     if _watched() and not structured():
-        _write(f"{WIPE}{_harmless(line)} ...", nl=False)
+        _write(f"{WIPE}{harmless(line)} ...", nl=False)
 
 
 def wipe() -> None:
@@ -68,9 +73,9 @@ def tell(error: WineDriftError) -> None:
         _write(line_json(log_line(time.time(), "error", "error", **told)))
         return
     for line in str(error).splitlines():
-        _write(_harmless(f"error: {line}"))
+        _write(harmless(f"error: {line}"))
     if error.remedy:
-        _write(_harmless(f"       {error.remedy}"))
+        _write(harmless(f"       {error.remedy}"))
 
 
 def log(
@@ -99,6 +104,24 @@ def log(
         _write(text)
 
 
+def paper() -> Paper:
+    """What standard output is: a terminal, with its width and colours, or a pipe."""
+    from rich.console import Console
+
+    from wine_drift.layout import Paper
+
+    console = Console()  # it knows NO_COLOR, FORCE_COLOR, COLUMNS and TERM
+    if not console.is_terminal:
+        return Paper()
+    coloured = console.color_system is not None and not console.no_color
+    return Paper(console.width, coloured, blocks=console.encoding.startswith("utf"))
+
+
+def put(text: str) -> None:
+    """Text that was laid out for `paper()`."""
+    click.echo(text, color=ESCAPE in text or None)
+
+
 def give_up(number: int) -> None:
     """Let what is still to be written to standard output (1) or error (2) go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
@@ -110,16 +133,6 @@ def _write(text: str, *, nl: bool = True) -> None:
         click.echo(text, err=True, nl=nl)
     except OSError:
         give_up(2)
-
-
-def _harmless(text: str) -> str:
-    r"""Text without what would steer a terminal: files and columns are named by others.
-
-    >>> _harmless("a\x1b[31m.csv")
-    'a�[31m.csv'
-    """
-    kept = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return "".join(kept)
 
 
 def _watched() -> bool:

@@ -33,10 +33,10 @@ from scipy.stats import binomtest, kstwo
 from sklearn.model_selection import StratifiedKFold
 from tqdm import tqdm
 
+from wine_drift.bins import Profile, count
 from wine_drift.dataset import load_schema
 from wine_drift.drift import run_tests
 from wine_drift.model import Model, train
-from wine_drift.profile import Profile, count
 from wine_drift.reference import build_reference
 from wine_drift.rows import LabelledRows
 

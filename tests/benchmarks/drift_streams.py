@@ -15,6 +15,7 @@ import time
 import numpy as np
 from drift_quality import COLUMNS, REFERENCE_ROWS, Population, Scenario, load_population, scenarios
 
+from wine_drift.bins import Floats, Profile, count
 from wine_drift.detector import (
     DRIFT,
     DROP,
@@ -24,7 +25,6 @@ from wine_drift.detector import (
     judge_drift,
     no_drift_evidence,
 )
-from wine_drift.profile import Floats, Profile, count
 from wine_drift.reference import Reference, build_reference
 from wine_drift.streams import Streams
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from wine_drift.dataset import load_schema
 from wine_drift.detector import Detector, Limits
-from wine_drift.measurement import measure
+from wine_drift.measurement import measure, tally
 from wine_drift.recipes import Training
 from wine_drift.record import drift_status, quality_status
 from wine_drift.retraining import first_version
@@ -44,14 +44,11 @@ def main(n_seeds: int) -> None:
             good = screened.accepted
             scores[good] = champion.model.score(screened.features[good])
             found = measure(
-                screened,
-                scores,
-                schema,
+                tally(screened, scores, schema, champion.reference, cut=champion.cut),
                 champion.reference,
                 detector,
                 LIMITS,
                 sequence=1,
-                cut=champion.cut,
                 max_set_aside=settings.max_set_aside,
             )
             detector = found.detector

@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from wine_drift.dataset import load_schema
 from wine_drift.ledger import Ledger
+from wine_drift.measures import log_loss_per_row
 from wine_drift.model import Model, read_model, read_version, train
-from wine_drift.quality import log_loss_per_row
 from wine_drift.recipes import AUTO, RECIPES, Training, decayed, scratch
 from wine_drift.rows import LabelledRows, concatenate
 from wine_drift.run import run_batch, train_now

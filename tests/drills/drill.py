@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-DRILLS = ("crash", "disk", "damage", "crowd", "outage", "hostile")
+DRILLS = ("crash", "disk", "damage", "crowd", "hosts", "outage", "hostile")
 
 
 @dataclass(frozen=True)

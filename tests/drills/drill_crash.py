@@ -217,6 +217,8 @@ def _make_clutter(past: Past, now: float, good: bytes) -> None:
     for name in ("v7-0123abcd", ".v8-0123abcd.part"):
         (home / "models" / name).mkdir()
         (home / "models" / name / "model.txt").write_bytes(b"half")
+    (home / "models" / "window").mkdir(exist_ok=True)
+    (home / "models" / "window" / "b-0123456789abcdef-00001.npy.z").write_bytes(b"half")
 
 
 def _make_damage(past: Past, good: bytes, other: bytes) -> None:
@@ -536,6 +538,13 @@ SCENARIOS = (
         done="out/v1.tar",
         then=("push",),
     ),
+    Scenario(
+        "a page for people",
+        "flipped",
+        ("report", "--out", "out/page.html"),
+        done="out/page.html",
+        then=("push",),
+    ),
     Scenario("models import", "guest", ("models", "import", "v2.tar"), done=None),
     Scenario("models import, the first", "newcomer", ("models", "import", "v2.tar"), done=None),
     Scenario(
@@ -812,7 +821,11 @@ FOLDERS = ("archive", "quarantine")  # steps of `put_away` are named after where
 
 
 def steps() -> Iterator[str]:
-    """Names of all fail points in the package, as its code has them."""
+    """Names of all fail points in the package, as its code has them.
+
+    Those of a ledger in PostgreSQL and of models behind a URL are not met by one host; see
+    tests/test_postgres.py and tests/test_bucket.py.
+    """
     package = Path(wine_drift.__file__).parent
     trees = {path.name: ast.parse(path.read_text("utf-8")) for path in package.rglob("*.py")}
     functions = [each for each in trees["files.py"].body if isinstance(each, ast.FunctionDef)]
@@ -823,7 +836,7 @@ def steps() -> Iterator[str]:
         if called == "reached" and isinstance(words, ast.Constant):
             yield str(words.value)  # of every call of that function
     for name, tree in trees.items():
-        if name == "files.py":
+        if name in ("files.py", "postgres.py", "bucket.py"):
             continue
         for called, what in _named(tree, named):
             for folder in FOLDERS:
@@ -976,6 +989,8 @@ def rows(place: Path, *, thorough: bool, seed: int) -> Iterator[Row]:
     """All faults, in a process that has done the imports and nothing else."""
     rng, now = random.Random(seed), float(int(killing.real_time()) + 3600)
     with contextlib.ExitStack() as stack:
+        for module in ("gathering", "champion", "shards"):  # so that some batches go into files
+            stack.enter_context(mock.patch(f"wine_drift.{module}.SHARD_ROWS", 100))
         # A kill takes nothing from what the system has in memory: no need to wait for a disk.
         quick = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=_memory(place))))
         other = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from drill import Row
-from forks import apart, drive, driven, ended
+from forks import Started, apart, drive, driven, ended
 from homes import (
     OF_RUNS,
     Done,
@@ -414,7 +414,7 @@ def separated() -> tuple[str, ...] | None:
     return None
 
 
-class Host:
+class Host(Started):
     """Processes that share with others only a folder, which they reach by a path of their own."""
 
     def __init__(
@@ -431,22 +431,7 @@ class Host:
         else:
             own.mkdir()
             words = [*way, "sh", "-c", BIND, "sh", name, str(shared), str(own), *words]
-        self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
-
-    @property
-    def exitcode(self) -> int | None:
-        """As of a process of multiprocessing."""
-        return self._process.poll()
-
-    def join(self, seconds: float) -> None:
-        """Wait for its end."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
+        super().__init__(words, start_new_session=True)
 
 
 def host(task: str) -> None:

@@ -385,7 +385,7 @@ def exchanges(story: Story, rng: random.Random, *, thorough: bool) -> Iterator[D
         ("garbage", write(rng.randbytes(5000))),
         ("a text", write(b"wines and ledgers\n" * 400)),
         ("another database", foreign),
-        ("another database of schema 5", lambda h: foreign(h, "PRAGMA user_version = 5")),
+        ("another database of schema 7", lambda h: foreign(h, "PRAGMA user_version = 7")),
         ("a folder", lambda home: _make_folder(home / "ledger.sqlite")),
         ("a loop of links", lambda home: _make_loop(home / "ledger.sqlite")),
     ]

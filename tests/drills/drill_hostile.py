@@ -544,6 +544,8 @@ def named(yard: Yard, tally: Tally, number: int, *, thorough: bool) -> None:
             right = {2, 3, 6} if words[0] == "add-labels" else {2, 6}
             if words[-2] == "--inbox" and path in folders:
                 right = {0, 2, 3}  # one of them holds an empty file
+            if words == ("run-batch", path) and path in folders:
+                right = {2, 3, 6}  # the files in it are the batch
             if path == "" or (words[0] == "run-batch" and path == "/dev/null"):
                 right = {0, 2, 3, 6}
             if words[-2] in ("--settings", "--schema") and path in ("", "/dev/null"):

@@ -104,3 +104,27 @@ def ended(pid: int, hang: float = HANG) -> int | None:
             return None
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
+
+
+class Started:
+    """A command of its own, which is asked and ended as a process of multiprocessing is."""
+
+    def __init__(self, words: Sequence[str], *, start_new_session: bool = False) -> None:
+        self._process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, start_new_session=start_new_session
+        )
+
+    @property
+    def exitcode(self) -> int | None:
+        """As of a process of multiprocessing."""
+        return self._process.poll()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()

@@ -209,9 +209,20 @@ class State:
     broken: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, home: Path, inbox: Path | None = None, *, but: str = OF_FAILURES) -> State:
-        """Look at a home, but not at the figures of these names."""
-        with Ledger.open(home, read_only=True) as ledger:
+    def of(
+        cls,
+        home: Path,
+        inbox: Path | None = None,
+        *,
+        but: str = OF_FAILURES,
+        address: str | None = None,
+        models: Path | None = None,
+    ) -> State:
+        """Look at a home, but not at the figures of these names.
+
+        `address` and `models` tell where its ledger and its versions are, if they are elsewhere.
+        """
+        with Ledger.open(home, address, read_only=True) as ledger:
             records = [_untimed(record) for record in ledger.records(100_000)]
             learning = _learning(ledger)
             text = render(families(Settings(home=home), ledger))
@@ -220,8 +231,9 @@ class State:
         files = Counter(_files(home, home / "archive", home / "quarantine"))
         if inbox is not None:
             files += Counter(_files(inbox.parent, inbox))
-        models = dict(_files(home, home / "models"))
-        found = cls(batches, records, figures, files, models, learning, text)
+        models = home / "models" if models is None else models
+        versions = dict(_files(models.parent, models))
+        found = cls(batches, records, figures, files, versions, learning, text)
         left = [path for path in home.rglob(".*") if path.name.endswith(".part")]
         found.broken += [f"left: {path.relative_to(home)}" for path in left]
         return found

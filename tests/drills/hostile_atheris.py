@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["wine_drift"]):
     from wine_drift.errors import WineDriftError
     from wine_drift.model import compared_model
     from wine_drift.screening import row_names, screen, set_aside_rows
-    from wine_drift.tables import read_table
+    from wine_drift.tables import read_parts, read_table
     from wine_drift.trees import check_trees
 
 from hostile_files import bundled, zipped
@@ -37,14 +37,17 @@ def table(data: bytes) -> None:
     path.write_bytes(HEADER + rest if kind > 3 else rest)
     if kind > 3:
         path = path.rename("t.csv")
+    text_column = "pH" if kind == 5 else None
     try:
-        frame = read_table(path, most_bytes=1 << 20, text_column="pH" if kind == 5 else None)
+        frame = read_table(path, most_bytes=1 << 20, text_column=text_column)
         screened = screen(frame, SCHEMA)
     except WineDriftError:
         return
     row_names(frame, "pH")
     for row in set_aside_rows(frame, screened, SCHEMA):
         "".join(map(str, row)).encode()
+    parts = read_parts(path, most_bytes=1 << 20, text_column=text_column, part_rows=2)
+    assert sum(map(len, parts)) == len(frame)
 
 
 def bundle(data: bytes) -> None:

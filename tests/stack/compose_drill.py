@@ -1,7 +1,8 @@
 """What only a Docker engine can show, on a stack of its own beside yours: `make compose-drill`.
 
 Up from nothing; the alert of a drifted batch reaches a webhook; every container is killed, comes
-back and has lost nothing; down, and up again over the same volumes; gone. A failure ends it.
+back and has lost nothing; Dask's workers count a batch as one process does, whichever of them dies;
+down, and up again over the same volumes; gone. A failure ends it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,21 @@ receivers: [{{name: sink, webhook_configs: [{{url: "http://{SINK}:8000/"}}]}}]
 DRIFTED = """# wines as they were before the demo's changes
 wine-drift simulate --out /tmp/drifted --scenario none --seed 7
 wine-drift run-batch /tmp/drifted/*.csv
+"""
+TWIN = """# the same batch of many files for two homes that are alike
+wine-drift simulate --out /inbox/parts --scenario none --seed 8 --batches 12 --batch-rows 200000
+cp -r /var/lib/wine-drift /backfill/twin
+"""
+MID_RUN = """
+import sys, time
+from distributed import Client
+with Client("tcp://127.0.0.1:8786") as client:
+    for _ in range(1200):
+        done, busy = str(client.has_what()), map(str, client.processing().values())
+        if "count_file" in done and all("count_file" in tasks for tasks in busy):
+            sys.exit()
+        time.sleep(0.05)
+sys.exit("the workers did nothing")
 """
 
 
@@ -108,19 +124,28 @@ def container(service: str, template: str) -> str:
     return run("docker", "inspect", "-f", template, f"{PROJECT}-{service}-1").strip()
 
 
-def kill(service: str) -> None:
+def strike(service: str) -> None:
     """SIGKILL to its first process, as the kernel does when memory ends; nothing is told before.
 
-    Not `docker kill`: what a person ended on purpose is not started again. (A run is too short to
-    be hit by it; tests/soak.py does that.)
+    Not `docker kill`: what a person ended on purpose is not started again.
     """
-    before, pid = figures(), container(service, "{{.State.Pid}}")
-    code = f"import os; os.kill({pid}, 9)"
+    code = f"import os; os.kill({container(service, '{{.State.Pid}}')}, 9)"
     host = ("docker", "run", "--rm", "--pid=host", "--user=0", "--entrypoint=python")
     run(*host, "wine-drift:local", "-c", code)
+
+
+def back(service: str) -> None:
+    """Wait until it was started again, and is well."""
     until(f"{service} back", lambda: container(service, "{{.RestartCount}}") == "1")
     until(f"{service} healthy", lambda: container(service, "{{.State.Health.Status}}") == "healthy")
     say(f"{service}: killed, back and healthy")
+
+
+def kill(service: str) -> None:
+    """Kill it; nothing is lost. (A scheduled run is too short to be hit; tests/soak.py hits it.)"""
+    before = figures()
+    strike(service)
+    back(service)
     compare(before)
 
 
@@ -144,6 +169,34 @@ def webhook() -> None:
     alert = "firing WineDriftMajorDrift"
     until(alert, lambda: alert in run("docker", "logs", SINK))
     say(f"the webhook was told: {', '.join(sorted(set(run('docker', 'logs', SINK).splitlines())))}")
+    run(*COMPOSE, "start", "scheduler")
+
+
+def cluster() -> None:
+    """A worker that dies in mid-run changes nothing; if the scheduler does, a later run can do it.
+
+    The twin comes second: both push, and its counters must not be ahead.
+    """
+    once = (*COMPOSE, "run", "--rm", "-T")
+    run(*COMPOSE, "stop", "scheduler")  # else the homes would not stay alike
+    run(*COMPOSE, "up", "--detach", "--wait", "dask-worker")
+    run(*once, "--entrypoint", "sh", "run-batch", "-ec", TWIN)
+    dask = ("--engine=dask", "--dask-scheduler=tcp://dask-scheduler:8786")
+    for service, files, code in (("dask-worker", "*", 0), ("dask-scheduler", "*[2-9]", 6)):
+        count = (*once, "run-batch", "run-batch", f"/inbox/parts/{files}.csv", "--json")
+        with subprocess.Popen((*count, *dask), cwd=ROOT, stdout=subprocess.PIPE, text=True) as hit:
+            run(*COMPOSE, "exec", "-T", "dask-scheduler", "python", "-c", MID_RUN)
+            strike(service)
+            record, _ = hit.communicate()
+        if hit.returncode != code:
+            sys.exit(f"{service} killed in mid-run: exit code {hit.returncode}, not {code}")
+        back(service)
+        alone = run(*count, "--home=/backfill/twin")
+        spread = run(*count, *dask) if code else record
+        if json.loads(spread) != json.loads(alone):
+            sys.exit(f"counted on the workers:\n{spread}\nby one process:\n{alone}")
+        say(f"{service}: killed in mid-run, exit code {code}; the record is that of one process")
+    run(*COMPOSE, "rm", "--stop", "--force", "dask-worker", "dask-scheduler")
     run(*COMPOSE, "start", "scheduler")
 
 
@@ -177,6 +230,7 @@ def main() -> None:
             webhook()
             for service in SERVICES:
                 kill(service)
+            cluster()
             say(run("make", "--no-print-directory", "compose-smoke"))
             before = figures()
             say(run("make", "--no-print-directory", "compose-down"))

@@ -99,6 +99,20 @@ class Server:
             self.process = None
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window, which asks for nothing by itself."""
+    program = find("chromium", "chromium-browser", needs="needs Debian's chromium")
+    from playwright.sync_api import sync_playwright
+
+    switches = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
+    switches += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=switches)
+        yield chromium
+        chromium.close()
+
+
 def make_alertmanager(folder: Path) -> Server:
     """An Alertmanager with the configuration of the stack, not started yet."""
     return Server(

@@ -148,3 +148,16 @@ def test_push_over_tls_with_a_password(
     with pytest.raises(PushFailed, match="HTTP 401") as caught:
         push([gauge()], to(url, username="cellar", password_file=password, ca_file=cert))
     assert "staple" not in str(caught.value)
+
+
+def test_the_doctor_asks_what_is_there(
+    pushgateway: Any, cli: Callable[..., Any], home: Path
+) -> None:
+    """It understands a real Pushgateway: nothing yet, what is known here, another home's."""
+    words = ("--home", home, "--pushgateway", pushgateway.url)
+    assert "nothing of pipeline red_wine yet" in cli("doctor", *words).stdout
+    cli("push", *words)
+    assert "it has what this home knows" in cli("doctor", *words).stdout
+    run = ("run-batch", "--home", "other", "--source", "simulated", "--rounds", "5")
+    cli(*run, "--pushgateway", pushgateway.url)
+    assert "another home has the same `pipeline`" in cli("doctor", *words, code=7).stdout

@@ -18,7 +18,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from wine_drift.quality import Estimate, log_loss_per_row, measure_quality
+from wine_drift.measures import Estimate, count_answers, log_loss_per_row, measure_quality
 
 CUT = 0.3
 MEASURES = [
@@ -366,3 +366,12 @@ def test_share_intervals_cover() -> None:
         ours: Any = measure_quality(y, p, cut=0.5).measures()
         covered.append([ours[k].low <= v <= ours[k].high for k, v in truth.items()])
     assert ((np.mean(covered, axis=0) >= 0.93) & (np.mean(covered, axis=0) <= 0.97)).all()
+
+
+def test_very_many_scores_are_kept_in_bins_that_hardly_matter() -> None:
+    """Beyond 65,536 different scores the measures are scikit-learn's to a millionth."""
+    rng = np.random.default_rng(7)
+    p = rng.beta(0.6, 3, size=200_000)
+    y = rng.random(len(p)) < p
+    assert count_answers(y, p, cut=CUT).negative.binned
+    assert values(y, p, CUT) == pytest.approx(peers(y, p, CUT), abs=1e-6)

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wine_drift.profile import (
+from wine_drift.bins import (
     N_BINS,
     Profile,
     bin_edges,
     bin_numbers,
     count,
+    in_order,
     packed,
     rank_scores,
     unpacked,
@@ -80,6 +81,16 @@ def test_bins_hold_what_lies_between_their_edges(column: np.ndarray) -> None:
             assert bounds[number] < value <= bounds[number + 1]
         else:
             assert number == -1
+
+
+@given(values)
+def test_bins_in_order_are_those_between_the_edges(column: np.ndarray) -> None:
+    """None that no value can fall in, and every value in one."""
+    edges = bin_edges(column)
+    finite = column[np.isfinite(column)]
+    number = (finite[:, np.newaxis] > edges).sum(axis=1)
+    expected = np.bincount(number, minlength=len(edges) + 1).tolist()
+    assert in_order(count(column[:, np.newaxis], [edges]).counts[0].tolist(), edges) == expected
 
 
 @given(hnp.arrays(float, st.integers(1, 20), elements=st.integers(0, 50).map(float)))

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wine_drift.counted import Counted
+
 N_BINS = 20
 Floats = NDArray[np.float64]
 
@@ -81,6 +83,30 @@ def bin_edges(values: Floats) -> Floats:
     return inner
 
 
+def category_edges(n_categories: int) -> Floats:
+    """Inner edges between the numbers of categories, and that of any other behind them.
+
+    Of more than 19 categories, the 18 first have bins of their own and the rest of them share one.
+
+    >>> category_edges(3).tolist()
+    [0.5, 1.5, 2.5]
+    >>> category_edges(40)[-3:].tolist()
+    [16.5, 17.5, 39.5]
+    """
+    first = n_categories if n_categories < N_BINS else N_BINS - 2
+    edges: Floats = np.append(np.arange(first), n_categories - 1) + 0.5
+    return np.unique(edges)
+
+
+def unlisted_bin(n_categories: int) -> int:
+    """Bin of whatever is none of the categories.
+
+    >>> unlisted_bin(3), unlisted_bin(12), unlisted_bin(40)
+    (6, 12, 19)
+    """
+    return int(bin_numbers(np.array([n_categories]), category_edges(n_categories))[0])
+
+
 def bin_numbers(values: Floats, edges: Floats) -> NDArray[np.int64]:
     """Bin of each value, shape (n_rows,), from 0 to 19; -1 for a value that is missing.
 
@@ -91,8 +117,21 @@ def bin_numbers(values: Floats, edges: Floats) -> NDArray[np.int64]:
     [0, 0, 2, -1]
     """
     numbers = np.searchsorted(edges, values, side="left")
-    spacing = 2 if len(edges) < N_BINS // 2 else 1
-    return np.where(np.isfinite(values), spacing * numbers, -1)
+    return np.where(np.isfinite(values), _spacing(edges) * numbers, -1)
+
+
+def in_order(counts: Sequence[float], edges: Floats) -> list[float]:
+    """Counts of the bins that these edges make, one more than there are edges.
+
+    >>> in_order([3, 0, 4, *[0] * 17], np.array([1.0]))
+    [3, 4]
+    """
+    return list(counts[:: _spacing(edges)][: len(edges) + 1])
+
+
+def _spacing(edges: Floats) -> int:
+    """Numbers from one bin to the next."""
+    return 2 if len(edges) < N_BINS // 2 else 1
 
 
 def count(matrix: Floats, edges: Sequence[Floats]) -> Profile:
@@ -111,9 +150,18 @@ def count(matrix: Floats, edges: Sequence[Floats]) -> Profile:
     >>> profile.counts[0, :3].tolist(), profile.missing.tolist()
     ([1.0, 0.0, 1.0], [1.0])
     """
-    binned = [bin_numbers(matrix[:, j], column) + 1 for j, column in enumerate(edges)]
-    tallies = np.array([np.bincount(numbers, minlength=N_BINS + 1) for numbers in binned], float)
-    return Profile(tallies[:, 1:], tallies[:, 0])
+    return count_columns([Counted.of(column) for column in matrix.T], edges)
+
+
+def count_columns(columns: Sequence[Counted], edges: Sequence[Floats]) -> Profile:
+    """The same of columns that are counted already, their values as they are."""
+    numbers = [bin_numbers(each.values, inner) for each, inner in zip(columns, edges, strict=True)]
+    counts = [
+        np.bincount(bins, weights=each.counts, minlength=N_BINS)
+        for bins, each in zip(numbers, columns, strict=True)
+    ]
+    missing = np.array([each.missing for each in columns], dtype=float)
+    return Profile(np.array(counts, dtype=float).reshape(-1, N_BINS), missing)
 
 
 def rank_scores(shares: Floats) -> Floats:
