@@ -77,7 +77,6 @@ class Scheduler:
         while (low := os.open(os.devnull, os.O_RDWR)) < 3:
             pass  # a pipe must not get the number of a standard stream that is closed
         os.close(low)
-        os.environ["PYTHONSAFEPATH"] = "1"  # no module from the folder that we happen to be in
 
     def keep(self, timetable: Timetable, job: Callable[[], None], *, first: float) -> None:
         """Call the job at `first` (Unix seconds) and whenever it is due; returns after a signal.
@@ -152,6 +151,7 @@ class Scheduler:
 
     def _start(self, arguments: Sequence[str]) -> BaseProcess:
         what = (self._target, list(arguments), self._deadline + GRACE)
+        os.environ["PYTHONSAFEPATH"] = "1"  # no module from the folder that we happen to be in
         process: BaseProcess = self._context.Process(target=_apart, args=what)
         with _sheltered():
             try:

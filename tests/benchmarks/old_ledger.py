@@ -9,6 +9,7 @@ the scheduler does it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -102,13 +103,16 @@ def once(words: Sequence[str]) -> None:
     wine_drift(list(words))
 
 
-SCHEDULER = Scheduler(once, WARM, deadline=600)
+@functools.cache
+def scheduler() -> Scheduler:
+    """One for all; not made by an import, as it changes the environment of its process."""
+    return Scheduler(once, WARM, deadline=600)
 
 
 def warm(arguments: list[str]) -> float:
     """Seconds that a fork takes in which all is imported."""
     start = time.monotonic()
-    if SCHEDULER.run(arguments).code:
+    if scheduler().run(arguments).code:
         raise SystemExit(f"{arguments} failed")
     return time.monotonic() - start
 
