@@ -31,27 +31,27 @@ def commands(group: click.Group, prefix: str = "wine-drift") -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands(main))
-def test_every_command_is_in_the_readme(command: str) -> None:
-    """A command that the README does not name does not exist for its readers."""
-    assert f"`{command}" in README
+def test_every_command_is_told(command: str) -> None:
+    """A command that no page names does not exist for its readers."""
+    assert f"`{command}" in PAGES["commands.md"]
 
 
 @pytest.mark.parametrize("name", specification())
-def test_every_setting_is_in_the_readme_with_its_default(name: str) -> None:
+def test_every_setting_is_told_with_its_default(name: str) -> None:
     """The table of settings has each of them."""
-    section = README.split("## Settings")[1].split("## Metrics")[0]
-    row = next(line for line in section.splitlines() if f"`{name}`" in line and line[0] == "|")
+    table = [line for line in PAGES["settings.md"].splitlines() if line.startswith("|")]
+    row = next(line for line in table if f"`{name}`" in line)
     default = specification()[name].default
     if isinstance(default, int | float | str) and not isinstance(default, bool):
         assert f"{default:.12g}" in row if isinstance(default, float) else str(default) in row
 
 
-def test_every_exit_code_is_in_the_readme_and_in_help() -> None:
+def test_every_exit_code_is_told_also_in_help() -> None:
     """Each error's code has its row, and --help names it."""
     children = [errors.WineDriftError]
     for child in children:
         children += child.__subclasses__()
-    section = README.split("### Exit codes")[1].split("## Settings")[0]
+    section = PAGES["commands.md"].split("## Exit codes")[1]
     assert main.help
     for code in {0, 8, 130, *(child.exit_code for child in children)}:
         assert f"| {code} |" in section
@@ -66,12 +66,14 @@ def test_every_metric_is_in_the_catalogue_and_no_other() -> None:
     assert sorted(told) == sorted(there)
 
 
-def test_metrics_in_the_readme_exist() -> None:
-    """The README names no metric that is not published."""
-    there = {f"wine_drift_{name}" for name in GAUGES}
-    there |= {f"wine_drift_{name}_total" for name in COUNTERS}
-    named = {name for name in re.findall(r"`(wine_drift_\w+)", README) if name != "wine_drift_"}
-    assert named and named <= there
+def test_metrics_that_are_told_exist() -> None:
+    """No page names one that is not published."""
+    there = {f"wine_drift_{name}" for name in GAUGES} | {
+        f"wine_drift_{name}_total" for name in COUNTERS
+    }
+    for page, text in [*TOP.items(), *PAGES.items()]:
+        named = set(re.findall(r"`(wine_drift_\w+)", text))
+        assert named <= there, page
 
 
 def test_every_module_has_a_room_in_the_architecture() -> None:
@@ -82,9 +84,9 @@ def test_every_module_has_a_room_in_the_architecture() -> None:
 
 
 def test_every_scenario_and_reason_is_told() -> None:
-    """Scenarios stand in the README, reason codes in the description of the record."""
+    """Scenarios stand beside the settings, reason codes in the description of the record."""
     for scenario in SCENARIOS:
-        assert f"`{scenario}`" in README
+        assert f"`{scenario}`" in PAGES["settings.md"]
     for reason in wording.REASONS:
         assert f"`{reason}`" in PAGES["record.md"]
 
