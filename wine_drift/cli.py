@@ -34,7 +34,7 @@ from wine_drift.voice import (
     tell,
     wipe,
 )
-from wine_drift.wording import counted
+from wine_drift.wording import LATE, counted
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
@@ -726,7 +726,7 @@ def health(file: str | None, **options: Any) -> None:
         error = Unhealthy(
             f"the last success is {age:.0f} s old, more than max_age = {settings.max_age:g} times "
             f"every = {run['interval']:g} s",
-            remedy="see whether the schedule still runs: `wine-drift doctor`",
+            remedy=LATE,
         )
     told = {
         "healthy": error is None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wine_drift.explanation import ranked
 from wine_drift.policy import LOOP_BATCHES, LOOP_TRIES, Change, Labels
-from wine_drift.wording import REASONS, counted, duration, fault_text, when
+from wine_drift.wording import LATE, REASONS, counted, duration, fault_text, when
 
 if TYPE_CHECKING:
     from wine_drift.snapshot import Snapshot
@@ -110,15 +110,14 @@ def _of_runs(snapshot: Snapshot, last: Mapping[str, Any] | None, now: float) -> 
     run = snapshot.run
     if run is None:
         return
-    seen = "see whether the schedule still runs: `wine-drift doctor`"
     age = now - (snapshot.last_success or run["finished_at"])
     late = now - (run.get("next_run") or now)
     if age > OVERDUE * run["interval"]:
         every = duration(run["interval"])
         told = f"no run has ended well for {duration(age)}, and one is due at least every {every}"
-        yield Finding(ACT, "overdue", told, seen)
+        yield Finding(ACT, "overdue", told, LATE)
     elif late > NOT_STARTED:
-        yield Finding(ACT, "run_not_started", f"a run was due {duration(late)} ago", seen)
+        yield Finding(ACT, "run_not_started", f"a run was due {duration(late)} ago", LATE)
     if run["success"]:
         return
     if run["outcome"] == "retraining_failed" and snapshot.record is not None:

@@ -29,6 +29,11 @@ REASONS = {
     "forced": "retraining was asked for",
     "retrain_never": "retraining is switched off",
 }
+# What to do where no run has come when one was due.
+LATE = (
+    "see whether the schedule still runs: `wine-drift doctor`; "
+    "if runs are meant to come at other times, tell when: `every` or `cron`"
+)
 # What came of a candidate, as the end of a sentence.
 CANDIDATES = {
     "won": "won",
