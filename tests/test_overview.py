@@ -53,6 +53,17 @@ def test_no_line_is_wider_than_the_terminal(
     assert "…" not in shown, "something was cut off"
 
 
+def test_what_a_run_tells_goes_on_below_itself(tmp_path: Path) -> None:
+    """A line that is longer than the terminal is wide is cut between words, under its text."""
+    words = ["run-batch", "--home", tmp_path / "home", "--source", "simulated", "--rounds", 5]
+    code, shown = on_terminal(*words, "--scenario", "switch", columns=80)
+    text = plain(shown)
+    told = text[text.index("batch 1 · ") : text.index(" published ")].splitlines()
+    assert code == 0 and max(map(len, told)) <= 80
+    assert [line for line in told if line.startswith(" " * 13) and line[13] != " "]
+    assert any(line.startswith("  drift      major: evidence ") for line in told)
+
+
 def test_status_on_a_terminal(drifted: Path) -> None:
     """The verdict first; then model, runs, quality, drift with bars, and batches."""
     lines = plain(on_terminal("status", "--home", drifted, columns=120)[1]).splitlines()

@@ -844,7 +844,7 @@ def _run_once(settings: Settings, batch: str | None) -> tuple[int, bool]:
     show = not settings.quiet or told["level"] != "info"
     if report.record and show and (settings.json or not structured()):
         try:
-            _answer(settings, report.record, run_text)
+            _answer(settings, report.record, lambda record: run_text(record, paper()))
         except OSError as lost:  # nobody reads it, or there is no room; the run is done
             give_up(1)
             if not isinstance(lost, BrokenPipeError):
@@ -888,7 +888,7 @@ def _finish(settings: Settings, report: Report) -> None:
     """Print what came of training or of late labels."""
     from wine_drift.report import run_text
 
-    _answer(settings, report.record, run_text, report.error)
+    _answer(settings, report.record, lambda record: run_text(record, paper()), report.error)
 
 
 def _print_json(value: Any) -> None:

@@ -29,27 +29,28 @@ KNOWN = {
 }
 
 
-def run_text(record: Mapping[str, Any]) -> str:
+def run_text(record: Mapping[str, Any], paper: Paper = PLAIN) -> str:
     """What one run did, in a few lines.
 
     >>> run_text({"outcome": "nothing_waiting", "push": None})
     'nothing waits in the inbox'
     """
+    return drawn([*_told(record), *_published(record)], paper)
+
+
+def _told(record: Mapping[str, Any]) -> list[str]:
     outcome = record["outcome"]
     if outcome in IDLE:
-        return "\n".join([IDLE[outcome], *_published(record)])
+        return [IDLE[outcome]]
     if outcome == "trained":
-        lines = [f"champion {record['model']['version']}"]
-        if record["retraining"]:
-            lines += _retraining(record["retraining"])
-        return "\n".join([*lines, *_published(record)])
+        retraining = _retraining(record["retraining"]) if record["retraining"] else []
+        return [f"champion {record['model']['version']}", *retraining]
     batch = record["batch"]
     if outcome == "quarantined":
-        return f"batch {batch['name']} is in quarantine"
+        return [f"batch {batch['name']} is in quarantine"]
     known = KNOWN.get(outcome, "")
     if record["drift"] is None:
-        told = f"batch {batch['sequence']} · {batch['name']}{known}; its record is no longer kept"
-        return "\n".join([told, *_published(record)])
+        return [f"batch {batch['sequence']} · {batch['name']}{known}; its record is no longer kept"]
     lines = [
         f"batch {batch['sequence']} · {batch['name']}{known} · {batch['rows']} rows, "
         f"{batch['accepted']} scored, {batch['labelled']} labelled"
@@ -70,7 +71,7 @@ def run_text(record: Mapping[str, Any]) -> str:
     lines.append(_row("decision", f"{decision['action']}: {why}"))
     if record["retraining"]:
         lines += _retraining(record["retraining"])
-    return "\n".join([*lines, *_published(record)])
+    return lines
 
 
 def explain_text(record: Mapping[str, Any], paper: Paper = PLAIN) -> str:

@@ -58,10 +58,12 @@ def probability(value: float | None) -> str:
     """A p-value, the small ones by their power of ten.
 
     >>> probability(0.0312), probability(0.0000213), probability(1.0), probability(0.0)
-    ('0.031', '2.1e-05', '1', '0')
+    ('0.031', '2.1e-05', '1', 'under 1e-300')
     """
     if value is None:
         return "-"
+    if value == 0:  # too small for a number of its kind, not impossible
+        return "under 1e-300"
     return f"{value:.1e}" if 0 < value < 0.001 else f"{value:.2g}"
 
 
