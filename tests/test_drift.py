@@ -30,6 +30,7 @@ from wine_drift.drift import (
     multivariate_p_value,
     run_tests,
     severity,
+    unlikeness,
 )
 from wine_drift.evidence import Evidence
 from wine_drift.reference import Reference, build_reference
@@ -445,6 +446,34 @@ def test_severity_of_many_rows_is_the_textbook_index() -> None:
     expected = ((here - usual) * np.log(here / usual)).sum()
     assert psi[0] == pytest.approx(expected, rel=1e-4)
     assert size[0] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("groups", [2, 5])
+def test_unlikeness_of_groups_is_tested_as_by_scipy(groups: int) -> None:
+    """Pearson's test of homogeneity, also where a bin or a group is empty."""
+    rng = np.random.default_rng(groups)
+    counts = rng.poisson(9, (groups, 8)).astype(float)
+    theirs = stats.chi2_contingency(counts, correction=False).pvalue
+    padded = np.zeros((groups + 1, 10))
+    padded[:groups, 1:9] = counts
+    assert unlikeness(counts)[0] == pytest.approx(theirs, rel=1e-9)
+    assert unlikeness(padded)[0] == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("concentration", [20, 100, np.inf])
+def test_unlikeness_is_the_severity_of_one_more_group(concentration: float) -> None:
+    """Shares of Dirichlet's distribution: what is expected from five groups is what a sixth has."""
+    rng = np.random.default_rng(1)
+    expected, found, usual = [], [], np.full(10, 0.1)
+    for _ in range(400):
+        varied = np.isfinite(concentration)
+        shares = rng.dirichlet(usual * concentration, 6) if varied else np.tile(usual, (6, 1))
+        groups = np.array([rng.multinomial(400, each) for each in shares[:5]])
+        expected.append(unlikeness(groups)[1])
+        many = np.rint(shares[5] * 1e6)
+        a, b = (x / x.sum() for x in (groups.sum(axis=0) + 0.5, many + 0.5))
+        found.append(((a - b) * np.log(a / b)).sum() - 9 * (1 / 2000 + 1 / 1e6))
+    assert np.mean(expected) == pytest.approx(np.mean(found), rel=0.3, abs=0.006)
 
 
 def test_severity_is_the_larger_of_window_and_batch() -> None:

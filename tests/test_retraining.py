@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from wine_drift import recipes
+from wine_drift.detector import DRIFT, Detector, Limits, judge_drift
 from wine_drift.errors import StateUnreadable
 from wine_drift.gate import Candidate
 from wine_drift.model import Model, Version, read_version, write_version
@@ -91,6 +92,59 @@ def test_training_gives_the_same_bits_each_time(red_rows: LabelledRows) -> None:
     assert one.model.text == two.model.text
     assert one.version == two.version
     assert one.reference.to_dict() == two.reference.to_dict()
+
+
+def judged_by_all(n: int, seed: int, *, columns: int = 1) -> LabelledRows:
+    """Rows of a table whose answer is a matter of all its columns, and of luck."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(10, 2, (n, columns)).round(3)
+    signal = (features - 10).sum(axis=1) / columns**0.5
+    positive = signal + rng.normal(0, 2, n) > 2
+    return LabelledRows(features, positive, np.zeros(n, dtype=np.int64))
+
+
+def watches_score(version: Version) -> bool:
+    """Whether the score is a column of the reference."""
+    return bool(version.reference.profile.counts[-1].sum())
+
+
+def test_a_score_that_no_two_models_agree_on_is_not_monitored() -> None:
+    """Of one column, or of five trees; with five columns and all trees it is, and so is wine."""
+    made = {
+        (columns, rounds): first_version(
+            judged_by_all(600, 3, columns=columns),
+            schema_of(columns),
+            replace(HOW, rounds=rounds),
+            number=1,
+            facts=FACTS,
+        )
+        for columns, rounds in [(1, 200), (5, 200), (5, 5)]
+    }
+    assert [key for key, version in made.items() if watches_score(version)] == [(5, 200)]
+
+
+def test_the_score_of_wines_is_monitored(red_rows: LabelledRows) -> None:
+    """The models of its folds score alike."""
+    assert watches_score(first_version(red_rows, schema_of(11), HOW, number=1, facts=FACTS))
+
+
+def test_healthy_batches_of_one_column_raise_no_alarm() -> None:
+    """Wherever the model that serves has its few scores."""
+    limits = Limits(budget=1000, severity_drift=0.1, severity_major=0.25, min_rows=50)
+    worst = 0
+    for seed in range(4):
+        version = first_version(judged_by_all(300, seed), schema_of(1), HOW, number=1, facts=FACTS)
+        usual = version.reference
+        state = Detector.fresh(usual).drift
+        for n in range(8):
+            rows = judged_by_all(200, 100 * seed + n + 10)
+            scores = version.model.score(rows.features)
+            labelled = np.ones(len(rows), dtype=bool)
+            batch = usual.summarise(rows.features, scores, labelled, rows.positive).profile
+            known = usual.profile, usual.correlation, usual.n_rows
+            reading, state = judge_drift(*known, state, batch, limits)
+            worst = max(worst, int(reading.status))
+    assert worst < DRIFT
 
 
 def test_too_few_of_a_kind_is_said() -> None:

@@ -272,6 +272,49 @@ def log_more_p(k: float, n: float, other_k: float, other_n: float) -> float:
     return min(0.0, float(top + np.log(np.exp(log_p - top).sum())))
 
 
+def unlikeness(counts: Floats) -> tuple[float, float]:
+    """Whether groups of rows are of one distribution, and how unlike them another one would be.
+
+    Pearson's chi-square test of homogeneity. Where the shares of a bin vary between groups by more
+    than chance, by phi p (1 - p), the statistic is expected to be 1 + n phi times as large, n being
+    the rows of a group; and the stability index of a further group against all g of them together
+    (k - 1) (1 + 1/g) phi.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_groups, n_bins)
+        Rows of each group by bin; groups and bins without any are left out.
+
+    Returns
+    -------
+    p_value : float
+    severity : float, >= 0
+        That is expected of a further group, on ten bins, beyond what its number of rows does.
+
+    Examples
+    --------
+    >>> unlikeness(np.array([[10, 20, 0], [20, 40, 0]])), unlikeness(np.array([[5, 5]]))
+    ((1.0, 0.0), (1.0, 0.0))
+    >>> p_value, expected = unlikeness(np.array([[10, 20], [20, 10]]))
+    >>> round(p_value, 4)  # 4 * 5**2 / 15 = 6.67 on one degree of freedom
+    0.0098
+    >>> round(expected, 3)  # (6.67 - 1) / 30 * (2 - 1) * (1 + 1 / 2)
+    0.283
+    """
+    groups, bins = counts.sum(axis=1), counts.sum(axis=0)
+    observed = counts[np.ix_(groups > 0, bins > 0)]
+    groups, bins, n = groups[groups > 0], bins[bins > 0], counts.sum()
+    freedom = (len(groups) - 1) * (len(bins) - 1)
+    if not freedom:
+        return 1.0, 0.0
+    expected = np.outer(groups, bins) / n
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    usual = (n - (groups**2).sum() / n) / (len(groups) - 1)  # rows of a group
+    phi = max(0.0, (statistic / freedom - 1) / usual)
+    k = min(len(bins), N_BINS // 2)
+    return float(chdtrc(freedom, statistic)), float((k - 1) * (1 + 1 / len(groups)) * phi)
+
+
 def severity(reference: Profile, window: Profile, batch: Profile) -> tuple[Floats, Floats]:
     """Effect size per column, free of the inflation that few rows give the stability index.
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wine_drift.bins import Floats
+from wine_drift.bins import N_BINS, Floats, bin_edges, bin_numbers
+from wine_drift.drift import unlikeness
 from wine_drift.gate import FAILED, WAITING, Candidate, Forgetting, GateReport, judge
 from wine_drift.measures import log_loss_per_row, measure_quality
 from wine_drift.model import ALGORITHM, PARAMETERS, Model, Version, libraries, version_name
@@ -31,9 +32,12 @@ GATE_FOLDS = 4
 GATE_BATCHES = 3  # the gate looks at so many recent batches
 GATE_ROWS = 1 << 16  # of more recent rows about so many are held out, once: that tells enough
 ENOUGH = 50  # kinds of rows, and rows of the rarer answer, that tell something
-# Below so many rows of the rarer answer, the models of the folds score visibly unlike the one that
-# serves, which would be an alarm about nothing.
+# Where the models of the folds score unlike each other, the one that serves scores unlike them, and
+# every healthy batch would show it. So the score is not monitored below so many rows of the rarer
+# answer, nor where the folds differ at this level by so much (an alarm takes a severity of 0.1).
 MIN_FOR_SCORE = 50
+UNLIKE_LEVEL = 0.01
+UNLIKE_SEVERITY = 0.04
 MIN_OF_EACH = 10  # positives, and negatives, that a first model needs
 
 Progress = Callable[[str], None]
@@ -124,17 +128,27 @@ def first_version(
             f"training needs {MIN_OF_EACH} of either kind"
         )
     nothing = rows.take(slice(0, 0))
-    scores = np.full(len(rows), np.nan)
+    scores, fold_of = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
     for fold, (training, held_out) in enumerate(group_folds(rows, FOLDS, how.seed), start=1):
         progress(f"training the first model: fold {fold} of {FOLDS}")
         model = scratch(None, nothing, rows.take(training), how)
-        scores[held_out] = model.score(rows.features[held_out])
+        scores[held_out], fold_of[held_out] = model.score(rows.features[held_out]), fold
     progress("training the first model")
     model = scratch(None, nothing, rows, how)
     facts = {**facts, "recipe": "scratch", "gate": None}
     learnt = Learnt.all_of(rows)
     return _assemble(
-        model, None, learnt, rows, scores, schema, how, number=number, facts=facts, missing=missing
+        model,
+        None,
+        learnt,
+        rows,
+        scores,
+        fold_of,
+        schema,
+        how,
+        number=number,
+        facts=facts,
+        missing=missing,
     )
 
 
@@ -189,6 +203,9 @@ def challenge(
     failed: dict[str, Candidate] = {}
     models: dict[str, Model] = {}
     folds = lessons.folds()
+    fold_of = np.zeros(len(recent), dtype=np.int64)
+    for n, (_, held_out) in enumerate(folds):
+        fold_of[held_out] = n
     for name in chosen_recipes(recipe):
         try:
             scores[name], tested = np.full(len(recent), np.nan), []
@@ -232,6 +249,7 @@ def challenge(
         lessons.learnt(),
         recent.take(today),
         scores[name][today],
+        fold_of[today],
         schema,
         how,
         number=number,
@@ -354,6 +372,7 @@ def _assemble(
     learnt: Learnt,
     reference_rows: LabelledRows,
     reference_scores: Floats,
+    fold_of: NDArray[np.int64],
     schema: Schema,
     how: Training,
     *,
@@ -361,7 +380,10 @@ def _assemble(
     facts: Mapping[str, Any],
     missing: Floats | None,
 ) -> Version:
-    """A version; what is normal from now on is `reference_rows` with honest scores."""
+    """A version; what is normal from now on is `reference_rows` with honest scores.
+
+    `fold_of` numbers the models that gave these scores.
+    """
     cut = float(np.clip(learnt.n_positive / learnt.n_rows, 0.01, 0.99))
     rarer = min(learnt.n_positive, learnt.n_rows - learnt.n_positive)
     columns = np.column_stack([reference_rows.features, reference_scores])
@@ -377,7 +399,7 @@ def _assemble(
             reference_rows.positive,
             schema.plausible,
             missing=missing,
-            score_counts=rarer >= MIN_FOR_SCORE,
+            score_counts=rarer >= MIN_FOR_SCORE and _alike(reference_scores, fold_of),
             n_categories=schema.n_categories,
         ),
         reference_rows=replace(reference_rows, features=columns),
@@ -411,6 +433,17 @@ def _assemble(
             **({"shards": listed(learnt.shards)} if learnt.shards else {}),
         },
     )
+
+
+def _alike(scores: Floats, fold_of: NDArray[np.int64]) -> bool:
+    """Whether the models of the folds score alike.
+
+    Of few trees or one column they have few different scores, each model in places of its own.
+    """
+    counts = np.zeros((fold_of.max() + 1, N_BINS))
+    np.add.at(counts, (fold_of, bin_numbers(scores, bin_edges(scores))), 1)
+    p_value, severity = unlikeness(counts)
+    return p_value >= UNLIKE_LEVEL or severity < UNLIKE_SEVERITY
 
 
 def gate_folds(recent: LabelledRows, seed: int, *, is_folded: bool) -> Sequence[Fold]:
