@@ -186,6 +186,7 @@ def test_small_batches_wait_for_each_other(reference: Reference) -> None:
         ),
         pytest.param(lambda rows: rows.astype("Float64"), id="nullable"),
         pytest.param(lambda rows: rows.astype(object), id="objects"),
+        pytest.param(lambda rows: rows.set_index(pd.Index(range(900, 800, -1))), id="index"),
     ],
 )
 def test_rows_come_in_many_forms(reference: Reference, change: Callable[[Any], Any]) -> None:
@@ -214,6 +215,27 @@ def test_missing_values_count_as_missing(reference: Reference, dtype: str) -> No
     found = compare(reference, rows)
     assert found.drift["a"].missing_p_value < 1e-9
     assert found.drift["b"].missing_p_value == 1
+
+
+def test_masked_values_count_as_missing(reference: Reference) -> None:
+    """Not as what lies behind the mask."""
+    rows, _, scores = drawn(100, seed=6)
+    mask = rows > 1
+    expected = compare(reference, rows.mask(mask), y_score=scores).to_dict()
+    assert expected["drift"]["features"][0]["missing_p_value"] < 0.01
+    masked = np.ma.masked_array(rows, mask)
+    columns = {name: masked[:, j] for j, name in enumerate(rows)}
+    for given in (masked, columns):
+        assert compare(reference, given, y_score=scores).to_dict() == expected
+    labels = np.ma.masked_array([0] * 60 + [1] * 40, [True] * 30 + [False] * 70)
+    assert compare(reference, rows, y_true=labels, y_score=scores).quality.n_rows == 70
+
+
+def test_the_largest_values_are_judged_like_others() -> None:
+    """In the reference and in a batch, without a warning."""
+    large = {"a": [-1e300, 1e300] * 50}
+    found = compare(profile(large), large)
+    assert found.drift.status == "ok" and found.drift["a"].quantiles[0] == -1e300
 
 
 def test_without_scores_and_labels_there_is_drift_alone() -> None:
@@ -296,13 +318,41 @@ def test_everything_survives_json(reference: Reference) -> None:
     assert decide(goes_on) == decide(expected)
 
 
+def test_results_are_equal_if_they_say_the_same(reference: Reference) -> None:
+    """Of the same rows, or read back; a batch more, or another reference, is something else."""
+    rows, answers, scores = drawn(1000)
+    again = profile(rows, y_true=answers, y_score=scores)
+    assert reference == again == Reference.from_dict(plain(reference.to_dict()))
+    assert reference != profile(rows)
+    first, same = compare(reference, rows[:100]), compare(again, rows[:100])
+    assert first == same and first.state == State.from_dict(plain(first.state.to_dict()))
+    second = compare(reference, rows[:100], state=first.state)
+    assert second != first and second.state != first.state
+    assert first.state != first.state.to_dict() and reference != reference.to_dict()
+
+
+def test_limits_may_be_numbers_of_numpy(reference: Reference) -> None:
+    """In the results they are plain ones, which JSON knows; a whole number may be a float."""
+    rows = drawn(100)[0]
+    limits: Any = {"budget": np.int64(500), "severity_major": np.float32(0.5), "min_rows": 60.0}
+    found = compare(reference, rows, **limits)
+    expected = {"budget": 500, "severity_drift": 0.1, "severity_major": 0.5, "min_rows": 60}
+    assert plain(found.to_dict())["limits"] == expected
+    assert "one false alarm in 500 batches" in repr(found)
+    assert decide(found, min_labelled=np.int64(10)) == decide(found)
+
+
 # --- mistakes ---
 
 
 def _wrong(reference: Reference) -> dict[str, tuple[Callable[[], object], str]]:
     rows, answers, scores = drawn(100, seed=1)
     other: Comparison = compare(profile(rows + 1), rows)
+    alike = profile(drawn(1000, seed=1)[0]), profile(drawn(1000, seed=2)[0])
+    of_one, renamed = compare(alike[0], rows).state, {"c": rows["a"], "d": rows["b"]}
     labelled = {"y_true": answers, "y_score": scores}
+    twice = pd.concat([rows, rows[["a"]]], axis=1)
+    found = compare(reference, rows)
     return {
         "text": (lambda: profile(rows.assign(n="x")), r"column 'n' .*not numeric: .*'x'"),
         "dates": (lambda: profile(rows.assign(n=pd.Timestamp(0))), r"column 'n' .*datetime64"),
@@ -311,10 +361,41 @@ def _wrong(reference: Reference) -> dict[str, tuple[Callable[[], object], str]]:
         "nothing": (lambda: profile(None), r"rows of shape \(\)"),
         "a column": (lambda: profile(rows["a"].to_numpy()), r"shape \(100,\)"),
         "score": (lambda: profile(rows.assign(score=1)), "column 'score': the name is taken"),
+        "twice in rows": (lambda: profile(twice, columns=["a", "b"]), "there twice: a, b, a"),
+        "twice in a batch": (lambda: compare(reference, twice), "there twice: a, b, a"),
+        "text in a batch": (lambda: compare(reference, rows.assign(a="x")), "column 'a': not num"),
+        "empty column": (
+            lambda: profile(rows.assign(a=np.nan)),
+            "column 'a': it has no value to compare with; leave it out",
+        ),
+        "infinite column": (lambda: profile(rows.assign(b=np.inf)), "column 'b': it has no value"),
+        "whole and large": (lambda: profile({"a": [10**400, 1]}), "column 'a' .*int too large"),
+        "large": (
+            lambda: profile(rows.assign(b=[0, -1e308] * 50)),
+            r"column 'b': -1e\+308 in row 1, counted from 0: has to be within 1e\+300",
+        ),
+        "large in a batch": (
+            lambda: compare(reference, rows.assign(a=[-1e308, 1e308] * 50)),
+            r"column 'a': -1e\+308 in row 0, counted from 0: has to be",
+        ),
         "twice": (lambda: profile(rows, columns=["a", "a"]), "there twice: a, a"),
         "numbers": (lambda: profile(pd.DataFrame(np.eye(2))), "have to be texts, not int"),
         "lengths": (lambda: profile({"a": [1, 2], "b": [1]}), r"differ in length: .*'b': 1"),
         "plausible": (lambda: profile(rows, plausible={"z": (0, 1)}), "plausible: no .*: z"),
+        "plausible order": (
+            lambda: profile(rows, plausible={"a": (3, -3)}),
+            r"plausible\['a'\] = \(3, -3\): has to be \(smallest, largest\), in this order",
+        ),
+        "plausible alike": (lambda: profile(rows, plausible={"a": (1, 1)}), "in this order"),
+        "plausible nan": (lambda: profile(rows, plausible={"a": (np.nan, 1)}), "in this order"),
+        "plausible one": (
+            lambda: profile(rows, plausible={"a": (3,)}),
+            r"plausible\['a'\] = \(3,\): has to be",
+        ),
+        "plausible text": (
+            lambda: profile(rows, plausible={"b": ("x", "y")}),
+            r"plausible\['b'\]: not numeric: .*'x'",
+        ),
         "labels alone": (lambda: profile(rows, y_true=answers), "y_true without y_score"),
         "labels lack": (
             lambda: profile(rows, y_true=np.full(100, np.nan), y_score=scores),
@@ -343,10 +424,44 @@ def _wrong(reference: Reference) -> dict[str, tuple[Callable[[], object], str]]:
             lambda: compare(reference, rows, state=compare(profile(rows), rows).state),
             "of another reference",
         ),
-        "budget": (lambda: compare(reference, rows, budget=1), "budget = 1: "),
+        "state of the same size": (
+            lambda: compare(alike[1], rows, state=of_one),
+            "of another reference",
+        ),
+        "state of other names": (
+            lambda: compare(
+                profile(drawn(1000, seed=1)[0].set_axis(["c", "d"], axis=1)), renamed, state=of_one
+            ),
+            "of another reference",
+        ),
+        "budget": (lambda: compare(reference, rows, budget=1), "budget = 1: has to be from 10 to"),
+        "budget without end": (
+            lambda: compare(reference, rows, budget=np.inf),
+            "budget = inf: has to be from 10 to",
+        ),
+        "large budget": (lambda: compare(reference, rows, budget=10**20), "budget = 1000"),
+        "half a batch": (
+            lambda: compare(reference, rows, budget=99.5),
+            "budget = 99.5: has to be a whole number",
+        ),
+        "rows without end": (
+            lambda: compare(reference, rows, min_rows=np.inf),
+            "min_rows = inf: ",
+        ),
+        "severity without end": (
+            lambda: compare(reference, rows, severity_major=np.inf),
+            "severity_major = inf: ",
+        ),
+        "severity below": (
+            lambda: compare(reference, rows, severity_drift=-1),
+            "severity_drift = -1: has to be from 0",
+        ),
+        "few labels": (lambda: decide(found, min_labelled=-1), "min_labelled = -1: has to be from"),
+        "few positives": (lambda: decide(found, min_positives=0), "min_positives = 0: "),
         "severity": (lambda: compare(reference, rows, severity_major=0.05), "not in this order"),
         "min_rows": (lambda: compare(reference, rows, min_rows=5), "min_rows = 5: "),
-        "cut": (lambda: compare(reference, rows, cut=2, **labelled), "cut = 2 is not in"),
+        "cut": (lambda: compare(reference, rows, cut=2, **labelled), "cut = 2: .* from 0 to 1"),
+        "cut of quality": (lambda: quality([1], [0.5], cut=np.nan), "cut = nan: .* from 0 to 1"),
         "cells of arrays": (lambda: profile({"a": [[1], [1, 2]]}), "column 'a' .*not numeric: "),
         "labels of text": (lambda: quality(["yes"], [0.5]), "y_true: not numeric: .*'yes'"),
         "a table": (lambda: quality([[1]], [[0.5]]), r"y_true: of shape \(1, 1\)"),
@@ -364,13 +479,42 @@ def test_mistakes_are_told(reference: Reference, case: str) -> None:
 
 
 def test_one_thing_for_another(reference: Reference) -> None:
-    """Rows instead of their reference, and a dictionary instead of a state."""
+    """Rows instead of their reference, a comparison instead of its state, a text of names."""
     rows: Any = drawn(100)[0]
     with pytest.raises(TypeError, match="reference: what `profile` gives, not a DataFrame"):
         compare(rows, rows)
-    state: Any = compare(reference, rows).state.to_dict()
-    with pytest.raises(TypeError, match="state: that of a comparison, not a dict"):
-        compare(reference, rows, state=state)
+    found: Any = compare(reference, rows)
+    with pytest.raises(TypeError, match="state: a State, as a comparison has it, not a Comparison"):
+        compare(reference, rows, state=found)
+    with pytest.raises(TypeError, match=r"found: a Comparison, .* not a Drift"):
+        decide(found.drift)
+    with pytest.raises(TypeError, match="columns: a sequence of names, not a str"):
+        profile(rows, columns="ab")
+    with pytest.raises(TypeError, match="columns: a sequence of names, not a set"):
+        profile(rows, columns={"a", "b"})
+    plausible: Any = [("a", 1, 2)]
+    with pytest.raises(TypeError, match="plausible: a mapping of names, not a list"):
+        profile(rows, plausible=plausible)
+
+
+LIMITS = ("budget", "min_rows", "severity_drift", "severity_major", "cut")
+
+
+@pytest.mark.parametrize("value", [None, "x", [1], True])
+@pytest.mark.parametrize("name", [*LIMITS, "min_labelled", "min_positives"])
+def test_a_limit_is_a_number(reference: Reference, name: str, value: Any) -> None:
+    """Its name is told, whatever it is, and whether it would have been used or not."""
+    rows = drawn(100)[0]
+    found = compare(reference, rows)
+    told = f"^{name}: a number, not a {type(value).__name__}$"
+    with pytest.raises(TypeError, match=told):
+        if name in LIMITS:
+            compare(reference, rows, **{name: value})
+        else:
+            decide(found, **{name: value})
+    if name == "cut":
+        with pytest.raises(TypeError, match=told):
+            quality([0, 1], [0.1, 0.9], cut=value)
 
 
 # --- the package ---

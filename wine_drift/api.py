@@ -6,8 +6,10 @@ They are the very functions that the job calls. `profile` makes what a champion 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +33,9 @@ from wine_drift.report import drift_text, drop_text
 from wine_drift.schema import FAULTS, SCORE
 from wine_drift.settings import Settings, specification
 from wine_drift.wording import evidence, number
+
+_MOST = 10**15  # of a limit: whole numbers up to here are exact as floats
+_LARGEST = 1e300  # of values: beyond it a range or a difference of two is infinite
 
 
 class Frame(Protocol):
@@ -110,11 +115,12 @@ class Drop:
     calibration_p_value: float | None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class State:
     """What is known of the batches so far, for the next one."""
 
     detector: Detector
+    reference: str  # a hash of the one that the batches were compared with
     n_batches: int = 0
     change: Change | None = None  # that began with an alarm and is not over
     n_labelled: int = 0  # rows of batches without a fault, as the next three
@@ -130,6 +136,10 @@ class State:
         waiting = int(self.detector.waiting.profile.n_rows)
         told = f"evidence of drift {drift}, of a drop in quality {quality}"
         return f"State of {self.n_batches} batches: {told}; {waiting} rows wait"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is known: so it is of one that was kept and read back."""
+        return self.to_dict() == other.to_dict() if isinstance(other, State) else NotImplemented
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -192,8 +202,8 @@ def profile(
     Parameters
     ----------
     rows : data frame, mapping of names to columns, or array of shape (n_rows, n_columns)
-        Numbers; NaN and infinity count as missing. The columns of an array without names are x0,
-        x1, ...
+        Numbers; NaN, infinity and what an array masks count as missing. The columns of an array
+        without names are x0, x1, ... The promise of `budget` takes 200 rows or more.
     y_true : array of shape (n_rows,), 0 or 1, optional
         The answers; a drop in quality is judged against them. They need `y_score`.
     y_score : array of shape (n_rows,), in [0, 1], optional
@@ -202,36 +212,40 @@ def profile(
     columns : sequence of str, optional
         The columns to watch, by default all; of an array: their names.
     plausible : mapping of names to (smallest, largest), optional
-        Values that a column can have at all; by default the range of these rows, widened by its own
-        width on either side.
+        Values that a column can have at all; by default, or where one is infinite, the range of
+        these rows, widened by its own width on either side.
 
     Raises
     ------
     ValueError
-        There is no row, a column is missing or not numeric, lengths differ, or a label or a score
-        is none.
+        There is no row, a column is missing, not numeric or without a value, lengths differ, a
+        label or a score is none, or the smallest plausible value is not below the largest.
+    TypeError
+        `columns` is no sequence of names, or `plausible` no mapping.
 
     Examples
     --------
     >>> profile({"pH": [3.1, 3.3, 3.2], "alcohol": [9.4, 9.8, 11.2]})
     Reference of 3 rows, 0 of them labelled: pH, alcohol
     """
+    if columns is not None and (isinstance(columns, str) or not hasattr(columns, "__getitem__")):
+        raise TypeError(f"columns: a sequence of names, not a {type(columns).__name__}")
     names, matrix = _matrix(rows, columns)
     scores, labelled, positive = _answers(y_true, y_score, len(matrix))
+    for name, column in zip(names, matrix.T, strict=True):
+        if not np.isfinite(column).any():
+            raise ValueError(f"column {name!r}: it has no value to compare with; leave it out")
     if SCORE in names:
         raise ValueError(f"column {SCORE!r}: the name is taken by the model's score, y_score")
     if y_score is not None and np.isnan(scores).any():
         raise ValueError("y_score: a row of a reference must have a score; leave out those without")
     if y_true is not None and not labelled.all():
         raise ValueError("y_true: each row of a reference must have a label, or none")
-    unknown = set(plausible or {}) - set(names)
-    if unknown:
-        raise ValueError(f"plausible: no such column: {', '.join(sorted(unknown))}")
-    limits = [(plausible or {}).get(name, (-np.inf, np.inf)) for name in names]
+    limits = _plausible({} if plausible is None else plausible, names)
     if y_score is not None:
         names, matrix = [*names, SCORE], np.column_stack([matrix, scores])
     known = positive if y_true is not None else None
-    return build_reference(matrix, names, known, np.array(limits, dtype=float))
+    return build_reference(matrix, names, known, limits)
 
 
 def compare(
@@ -277,7 +291,7 @@ def compare(
         There is no row, a column is missing or not numeric, lengths differ, a label or a score is
         none, the state is of another reference, or a limit is out of its range.
     TypeError
-        `reference` or `state` is something else: rows, say.
+        `reference` or `state` is something else: rows, say. Or a limit is no number.
 
     Examples
     --------
@@ -292,10 +306,10 @@ def compare(
     """
     if not isinstance(reference, Reference):
         raise TypeError(f"reference: what `profile` gives, not a {type(reference).__name__}")
-    limits = _limits(budget, severity_drift, severity_major, min_rows)
+    limits, cut = _limits(budget, severity_drift, severity_major, min_rows), _cut(cut)
     _, matrix = _matrix(rows, reference.features)
     scores, labelled, positive = _answers(y_true, y_score, len(matrix))
-    before = State(Detector.fresh(reference)) if state is None else state
+    before = State(Detector.fresh(reference), _hash(reference)) if state is None else state
     _check_state(before, reference)
     scored = ~np.isnan(scores)
     # what nothing was known of in the reference can be measured, and not judged
@@ -349,6 +363,8 @@ def quality(y_true: ArrayLike, y_score: ArrayLike, *, cut: float = 0.5) -> Quali
     ------
     ValueError
         Lengths differ, a label is not 0 or 1, or a score or the cut is not in [0, 1].
+    TypeError
+        The cut is no number.
 
     Examples
     --------
@@ -359,7 +375,8 @@ def quality(y_true: ArrayLike, y_score: ArrayLike, *, cut: float = 0.5) -> Quali
     >>> quality([0, 0], [0.2, 0.3]).precision
     Estimate(value=None, low=None, high=None, reason='no positive predictions')
     """
-    return measure_quality(_vector("y_true", y_true), _vector("y_score", y_score), cut=cut)
+    answers, scores = _vector("y_true", y_true), _vector("y_score", y_score)
+    return measure_quality(answers, scores, cut=_cut(cut))
 
 
 def decide(
@@ -373,13 +390,20 @@ def decide(
     Parameters
     ----------
     found : Comparison
-    min_labelled, min_positives : int
+    min_labelled, min_positives : int, >= 10 and >= 1
         Labelled rows so far, and positive ones among them, that retraining needs.
 
     Returns
     -------
     Decision
         `action` is "keep", "hold" or "retrain"; docs/record.md lists the reasons.
+
+    Raises
+    ------
+    ValueError
+        A number of rows is out of its range.
+    TypeError
+        `found` is something else: its `drift`, say. Or a number of rows is none.
 
     Examples
     --------
@@ -389,14 +413,16 @@ def decide(
     >>> decide(compare(reference, {"x": [*range(900, 1000)]}))
     Decision(action='hold', reasons=('drift_major', 'waiting_for_labels'))
     """
+    if not isinstance(found, Comparison):
+        raise TypeError(f"found: a Comparison, as `compare` gives it, not a {type(found).__name__}")
     state = found.state
     labels = Labels(
         n_rows=state.n_labelled,
         n_positive=state.n_positive,
         n_since_change=state.n_since_change,
         n_batches=state.n_batches_since_change,
-        min_rows=min_labelled,
-        min_positives=min_positives,
+        min_rows=_whole("min_labelled", min_labelled),
+        min_positives=_whole("min_positives", min_positives),
     )
     return policy.decide(
         state.change,
@@ -409,23 +435,66 @@ def decide(
     )
 
 
+def _number(name: str, value: float, low: float, high: float) -> float:
+    """A plain one, as JSON knows it, in its range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: a number, not a {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value}: has to be from {low} to {high:g}")
+    return float(value)
+
+
+def _cut(value: float) -> float:
+    return _number("cut", value, 0, 1)
+
+
+def _whole(name: str, value: int) -> int:
+    """What the setting of this name could be."""
+    number = _number(name, value, specification()[name].metadata["low"], _MOST)
+    if number % 1:
+        raise ValueError(f"{name} = {value}: has to be a whole number")
+    return int(number)
+
+
 def _limits(budget: int, drift: float, major: float, min_rows: int) -> Limits:
-    for name, value in (("budget", budget), ("min_rows", min_rows)):
-        low = specification()[name].metadata["low"]
-        if not value >= low:
-            raise ValueError(f"{name} = {value}: has to be {low} or more")
-    if not 0 <= drift <= major:
+    drift = _number("severity_drift", drift, 0, _MOST)
+    major = _number("severity_major", major, 0, _MOST)
+    if drift > major:
         raise ValueError(f"severity_drift = {drift}, severity_major = {major}: not in this order")
-    return Limits(budget, drift, major, min_rows)
+    return Limits(_whole("budget", budget), drift, major, _whole("min_rows", min_rows))
+
+
+def _plausible(given: Mapping[str, tuple[float, float]], names: Sequence[str]) -> Floats:
+    """Smallest and largest value of each column, (n_columns, 2); infinite where none is given."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"plausible: a mapping of names, not a {type(given).__name__}")
+    unknown = sorted(str(name) for name in given if name not in names)
+    if unknown:
+        raise ValueError(f"plausible: no such column: {', '.join(unknown)}")
+    limits = np.tile([-np.inf, np.inf], (len(names), 1))
+    for name, pair in given.items():
+        ends = _numbers(f"plausible[{name!r}]", pair)
+        if ends.shape != (2,) or not ends[0] < ends[1]:
+            raise ValueError(
+                f"plausible[{name!r}] = {pair!r}: has to be (smallest, largest), in this order"
+            )
+        limits[names.index(name)] = ends
+    return limits
 
 
 def _check_state(state: State, reference: Reference) -> None:
-    """What batches are held against is the reference and more."""
     if not isinstance(state, State):
-        raise TypeError(f"state: that of a comparison, not a {type(state).__name__}")
-    pool, usual = state.detector.drift.pool.counts, reference.profile.counts
-    if pool.shape != usual.shape or (pool < usual).any():
+        raise TypeError(f"state: a State, as a comparison has it, not a {type(state).__name__}")
+    if state.reference != _hash(reference):
         raise ValueError("state: it is of another reference; start without it")
+
+
+def _hash(reference: Reference) -> str:
+    """Tells references apart by their columns, bins and counts."""
+    usual = reference.profile
+    parts = (*reference.edges, usual.counts, usual.missing, reference.summary.outcomes.counts)
+    data = [part.tobytes() for part in parts]
+    return hashlib.sha256("\n".join(reference.columns).encode() + b"".join(data)).hexdigest()
 
 
 def _matrix(rows: Rows, wanted: Sequence[str] | None) -> tuple[list[str], Floats]:
@@ -435,12 +504,12 @@ def _matrix(rows: Rows, wanted: Sequence[str] | None) -> tuple[list[str], Floats
         there = [*(rows if isinstance(rows, Mapping) else table.columns)]
         names = there if wanted is None else [*wanted]
         _check_names(names)
+        _check_names([name for name in there if name in names])  # of others two do no harm
         lost = [name for name in names if name not in there]
         if lost:
             raise ValueError(f"no column {', '.join(map(repr, lost))} among {there}")
-        columns = [
-            _vector(f"column {name!r} (columns= may leave it out)", table[name]) for name in names
-        ]
+        hint = " (columns= may leave it out)" if wanted is None else ""
+        columns = [_vector(f"column {name!r}{hint}", table[name]) for name in names]
         lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns differ in length: {lengths}")
@@ -455,6 +524,11 @@ def _matrix(rows: Rows, wanted: Sequence[str] | None) -> tuple[list[str], Floats
             raise ValueError(f"{matrix.shape[1]} columns, not {len(names)}: {', '.join(names)}")
     if not matrix.size:
         raise ValueError("rows: there is none, or no column")
+    large = np.argwhere(np.isfinite(matrix) & (np.abs(matrix) > _LARGEST))
+    if len(large):
+        row, j = large[0].tolist()
+        found = f"{matrix[row, j]:g} in row {row}, counted from 0"
+        raise ValueError(f"column {names[j]!r}: {found}: has to be within {_LARGEST:g} of 0")
     return names, matrix
 
 
@@ -492,15 +566,17 @@ def _vector(name: str, values: ArrayLike) -> Floats:
 
 
 def _numbers(name: str, values: Any) -> Floats:
-    """As floats; None and pandas' NA are NaN."""
+    """As floats; None, pandas' NA and what is masked are NaN."""
     try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.where(np.ma.getmaskarray(values), np.nan, values)
         array = np.asarray(values)
         if array.dtype.kind == "O":
             missing = np.asarray(np.frompyfunc(_is_missing, 1, 1)(array), dtype=bool)
             array = np.where(missing, np.nan, array)
         if array.dtype.kind in "OUSbiuf":
             return array.astype(float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: not numeric: {error}") from error
     raise ValueError(f"{name}: not numeric, but {array.dtype}")
 
@@ -541,6 +617,7 @@ def _after(before: State, measured: Measurement, drift_status: str, quality_stat
     goes_on = change is not None and change.since < sequence
     return State(
         detector=measured.detector,
+        reference=before.reference,
         n_batches=sequence,
         change=change,
         n_labelled=before.n_labelled + n,

@@ -61,7 +61,7 @@ class Summary:
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Reference:
     """Bins, counts, and how the columns move together."""
 
@@ -78,6 +78,10 @@ class Reference:
         labelled = int(self.summary.outcomes.n_labelled)
         rows = f"{self.n_rows} rows, {labelled} of them labelled"
         return f"Reference of {rows}: {', '.join(self.columns)}"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether a batch is the same to both: so it is to one that was kept and read back."""
+        return self.to_dict() == other.to_dict() if isinstance(other, Reference) else NotImplemented
 
     @property
     def profile(self) -> Profile:
