@@ -282,7 +282,7 @@ def _mean(values: Floats, times: NDArray[np.int64], *, highest: float) -> Estima
     error = np.sqrt(squares / (n - 1) / n)
     skew = (cubes / n) / (squares / n) ** 1.5
     quantile = float(stdtrit(n - 1, QUANTILE))
-    low, high = (mean - error * _hall(t, skew / np.sqrt(n)) for t in (quantile, -quantile))
+    low, high = (float(mean - error * _hall(t, skew / np.sqrt(n))) for t in (quantile, -quantile))
     return Estimate(mean, max(low, 0.0), min(high, highest))
 
 
