@@ -81,7 +81,7 @@ def batches(table: pd.DataFrame) -> list[pd.DataFrame]:
 def test_a_batch_is_told_as_the_job_records_it(record: Record, table: pd.DataFrame) -> None:
     """Reference, drift, quality, decision and state of six batches, one after the other."""
     table[:700].to_csv("train.csv", index=False)
-    record("train", "--home", "home", "--data", "train.csv", "--rounds", 50)
+    record("train", "--home", "home", "--data", "train.csv", "--rounds", 200)
     with Ledger.open(Path("home"), read_only=True) as ledger:
         manifest = ledger.champion()
     assert manifest is not None
