@@ -248,6 +248,27 @@ def test_accepting_what_is_no_feature_is_a_mistake(
     assert {key: after[key] for key in stays} == {key: before[key] for key in stays}
 
 
+def test_a_score_that_is_not_watched_has_no_figures(
+    cli: Cli, record: Record, published: Published
+) -> None:
+    """Of one column no two models score alike: that is told, and nothing is published of it."""
+    rng = np.random.default_rng(0)
+    for name, n in (("past", 400), ("one", 200), ("two", 200)):
+        x = rng.normal(10, 2, n).round(3)
+        table = {"x": x, "y": (x + rng.normal(0, 2, n) > 12).astype(int)}
+        pd.DataFrame(table).to_csv(f"{name}.csv", index=False)
+    cli("init", "w.toml", "--from", "past.csv", "--target", "y", "--positive", "== 1")
+    settings = ("--settings", "w.toml", "--home", "home")
+    cli("train", *settings, "--data", "past.csv")
+    for name in ("one", "two"):
+        done = record("run-batch", f"{name}.csv", *settings)
+        assert done["drift"]["unwatched"] == ["score"]
+        assert [each["name"] for each in done["drift"]["features"]] == ["x"]
+    assert "\n  score      not watched: " in cli("explain", "--home", "home").stdout
+    keys = [key for key in published(Path("home")) if key[0].startswith("wine_drift_feature_drift")]
+    assert keys and not [key for key in keys if "score" in key]
+
+
 def test_explain_of_an_empty_home(cli: Cli, tmp_path: Path) -> None:
     """There is nothing to explain, and that is told."""
     assert "no processed batch" in cli("explain", "--home", tmp_path / "none", code=2).stderr

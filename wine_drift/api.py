@@ -82,6 +82,7 @@ class Drift:
     reason: str | None  # why nothing was judged
     faults: tuple[Fault, ...]  # of the source
     causes: tuple[str, ...]  # of an alarm, where labels tell
+    unwatched: tuple[str, ...]  # columns that nothing can be said of
     features: tuple[ColumnDrift, ...]
 
     def __getitem__(self, name: str) -> ColumnDrift:
@@ -594,7 +595,12 @@ def _drift(counted: Tally, measured: Measurement, reference: Reference, limits: 
         for key in ("quantiles", "reference_quantiles"):
             feature[key] = tuple(feature[key])
     features = tuple(ColumnDrift(**feature) for feature in part["features"])
-    found = {"faults": measured.faults, "causes": measured.causes, "features": features}
+    found = {
+        "faults": measured.faults,
+        "causes": measured.causes,
+        "unwatched": tuple(part["unwatched"]),
+        "features": features,
+    }
     return Drift(**(part | found))
 
 

@@ -214,6 +214,7 @@ def drift_part(
         "reason": None,
         "faults": [asdict(fault) for fault in measured.faults],
         "causes": list(measured.causes),
+        "unwatched": [],
         "features": [],
     }
     if reading is None:
@@ -227,8 +228,11 @@ def drift_part(
         "multivariate_p_value": float(tests.multivariate),
     }
     for j, name in enumerate(reference.columns):
+        if not reference.profile.counts[j].any():
+            part["unwatched"].append(name)
+            continue
         if not tests.n_effective[j] and tests.missing[j] == 1:
-            continue  # no rows on either side, no figure: never a 0
+            continue  # no rows in the batch, no figure: never a 0
         feature = features.get(name)
         is_number = feature is None or not feature.categories
         evident = reading.log10_columns[j] >= np.log10(limits.budget)

@@ -7,6 +7,7 @@ from typing import Any
 
 from wine_drift.explanation import explain, pattern, ranked
 from wine_drift.layout import PLAIN, Paper, columns, drawn
+from wine_drift.schema import SCORE
 from wine_drift.wording import (
     CANDIDATES,
     REASONS,
@@ -23,6 +24,7 @@ IDLE = {
     "end_of_stream": "the stream has ended: every row of the table was used once",
     "waiting_for_labels": "nothing was trained: too few labelled rows",
 }
+UNWATCHED = "not watched: with so few rows, columns or trees each model has scores of its own"
 KNOWN = {
     "already_processed": " (already processed: nothing was counted again)",
     "already_labelled": " (no label of it was open: nothing was changed)",
@@ -88,6 +90,8 @@ def explain_text(record: Mapping[str, Any], paper: Paper = PLAIN) -> str:
         lines += _retraining(record["retraining"])
     lines += [_row("fault", fault_text(fault)) for fault in drift["faults"]]
     lines += [_row("cause", REASONS[cause]) for cause in drift["causes"]]
+    if SCORE in drift.get("unwatched", ()):  # older records do not tell
+        lines.append(_row("score", UNWATCHED))
     if not drift["features"]:
         return drawn(lines, paper)
     table = columns("", "what changed", "evidence", "severity", "reliance")
