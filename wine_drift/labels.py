@@ -135,8 +135,9 @@ def _judge(
         drifted=record["drift"]["status"] in ("drift", "major"),
     )
     labelled = _to_learn_from(rows, fresh, sequence)
-    seen = int(labelled.seen_in(champion.version.rows).sum())
-    unseen = champion.unseen(labelled) if trusted else labelled.take(slice(0, 0))
+    unseen = champion.unseen(labelled)
+    seen = len(labelled) - len(unseen)
+    unseen = unseen if trusted else labelled.take(slice(0, 0))
     learnt = champion.lot(unseen, f"b-{record['batch']['id']}-after-{record['batch']['labelled']}")
     answer = champion.answer(
         learnt,
