@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from sklearn.metrics import roc_auc_score
 from wine_drift.cli import main
 from wine_drift.errors import SettingsError
 from wine_drift.frame import Frame
-from wine_drift.proposal import Proposal, propose
+from wine_drift.proposal import WINDOW_ROWS, Proposal, propose
 from wine_drift.schema import parse_schema
 from wine_drift.screening import screen
+from wine_drift.settings import Settings
 from wine_drift.tables import from_pandas
 
 N_ROWS = 60
@@ -252,22 +254,22 @@ def test_truths_are_categories() -> None:
 
 
 def test_too_many_texts() -> None:
-    """More than 100, which is told, or fewer than five rows for each."""
+    """More than 200, which is told, or fewer than five rows for each."""
     for n_texts, is_used in ((12, True), (13, False)):
         texts = [f"t{row % n_texts}" for row in range(N_ROWS)]
         assert ("c" in features(proposed(c=texts))) is is_used
         assert (f"{n_texts} different texts in 60 rows" in proposed(c=texts).schema) is not is_used
         assert proposed(c=texts).remarks == ()
-    for n_texts, is_used in ((100, True), (101, False)):
-        table = {"c": [f"t{row % n_texts}" for row in range(600)], "y": np.arange(600) % 7 % 2}
+    for n_texts, is_used in ((200, True), (201, False)):
+        table = {"c": [f"t{row % n_texts}" for row in range(1200)], "y": np.arange(1200) % 7 % 2}
         proposal = propose(
-            Frame.of(table | {"x": shuffled(np.arange(600.0)) / 7}),
+            Frame.of(table | {"x": shuffled(np.arange(1200.0)) / 7}),
             name="t",
             target="y",
             positive="== 1",
         )
         assert ("c" in features(proposal)) is is_used
-        told = ("'c' holds 101 different texts in 600 rows (left out)",)
+        told = ("'c' holds 201 different texts in 1,200 rows (left out)",)
         assert proposal.remarks == (() if is_used else told)
 
 
@@ -443,6 +445,16 @@ def test_small_tables_have_small_batches(n_rows: int, batch_rows: int, min_rows:
     frame = Frame.of({"x": rng.normal(size=n_rows), "y": rng.integers(2, size=n_rows)})
     settings = propose(frame, name="t", target="y", positive="== 1").settings
     assert settings == {"batch_rows": batch_rows, "min_rows": min_rows}
+
+
+def test_large_tables_have_large_windows() -> None:
+    """A challenger may learn from as many rows as the first model did, as far as memory goes."""
+    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert (fields["window_rows"], fields["memory_rows"]) == WINDOW_ROWS
+    for n_rows, expected in ((20_000, None), (20_001, 20_001), (500_001, 500_000)):
+        frame = Frame.of({"x": np.arange(n_rows) % 999 / 7, "y": np.arange(n_rows) % 2})
+        settings = propose(frame, name="t", target="y", positive="== 1").settings
+        assert settings.get("window_rows") == expected
 
 
 def test_usual_gaps_do_not_hold_batches() -> None:

@@ -26,7 +26,7 @@ from wine_drift.screening import read_target
 
 FEWEST_ROWS = 20
 MOST_ANSWERS = 20  # different texts of a target
-MOST_CATEGORIES = 100  # different texts of a feature, each of which ...
+MOST_CATEGORIES = 200  # different texts of a feature, each of which ...
 ROWS_EACH = 5  # ... should be there so often, on average
 FEW_VALUES = 30  # of a column: numbers may be codes, and such as go with one answer only are odd
 LONGEST_TAIL = 10.0  # widths of what was seen, that a range goes beyond it
@@ -34,6 +34,7 @@ MOST_GAPS = 0.1  # of the cells of a feature: rows with gaps are not scored
 USUAL_FAULTS = 0.1  # of the rows; from here on a batch may have more of them than by default
 BATCHES = 10  # that the table should be good for ...
 BATCH_ROWS = (20, 100)  # ... of so many rows each
+WINDOW_ROWS = (20_000, 500_000)  # rows kept for retraining: by default, and that memory is good for
 CHANCE_REPEATS = 0.01  # pairs of equal rows that independent columns would have; fewer: accidents
 FEW_OTHERS = 5  # equal rows with other answers; more are no copies, if there are also more than ...
 SHARE_OTHERS = 0.1  # ... of as many as there would be if answers were dealt out
@@ -454,6 +455,8 @@ class _Repeats:
 def _settings(n_rows: int, found: Sequence[_Look]) -> dict[str, Any]:
     batch_rows = _batch_rows(n_rows)
     settings: dict[str, Any] = {"batch_rows": batch_rows, "min_rows": min(50, batch_rows)}
+    if n_rows > WINDOW_ROWS[0]:  # a challenger should not have to learn from fewer
+        settings["window_rows"] = min(n_rows, WINDOW_ROWS[1])
     faulty = [each.faulty for each in found if each.faulty is not None]
     share = float(np.any(faulty, axis=0).mean())
     if share > USUAL_FAULTS:
