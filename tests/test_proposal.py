@@ -162,6 +162,18 @@ def test_what_comes_with_the_answer_is_left_out(n_rows_with_it: int) -> None:
     assert "late" not in "".join(proposed(y=answers, late=late).remarks)
 
 
+def test_a_few_gaps_in_rows_without_an_answer_do_no_harm() -> None:
+    """Where most rows without an answer have the column, it is known without one."""
+    answers = np.where(np.arange(600) % 3, np.arange(600) % 2, np.nan)
+    for n_gaps, is_used in ((90, True), (110, False)):
+        column = shuffled(np.arange(600.0)) / 7
+        column[np.flatnonzero(np.isnan(answers))[:n_gaps]] = np.nan
+        table = {"c": column, "x": shuffled(np.arange(600.0)) / 9, "y": answers}
+        proposal = propose(Frame.of(table), name="t", target="y", positive="== 1")
+        told = "'c' has gaps only where there is no answer: it seems to be known no earlier"
+        assert (f"{told} (left out)" in proposal.remarks) is not is_used
+
+
 def test_rows_without_a_cell_do_not_count() -> None:
     """Lines of nothing but commas at the end: no column comes with the answer for that."""
     rng = np.random.default_rng(8)
@@ -181,6 +193,7 @@ def test_rows_without_a_cell_do_not_count() -> None:
         pytest.param(np.arange(N_ROWS)[::-1] // 20, id="runs that fall"),
         pytest.param(np.array([3, 1, 2])[np.arange(N_ROWS) // 20], id="runs"),
         pytest.param(1.7e9 + np.arange(N_ROWS) ** 2, id="a clock"),
+        pytest.param(1.7e9 - np.arange(N_ROWS) ** 2, id="the newest first"),
         pytest.param([None, *np.arange(N_ROWS - 1) ** 2 / 3], id="a gap"),
     ],
 )
