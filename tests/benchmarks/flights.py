@@ -1,8 +1,8 @@
 """A year of flights, watched as `init` proposes it, beside a model that is never retrained.
 
-    python tests/benchmarks/flights.py [weeks] [days] [--folder out]
+    python tests/benchmarks/flights.py [--days] [--folder out]
 
-The flights of January to March train the first model; then the year goes on in weeks, or in days,
+The flights of January to March train the first model; then the year goes on in weeks, and in days,
 with labels in each batch. Told are the mean log loss of the flights of some months, and what the
 job said. Some ten minutes each on two cores.
 """
@@ -97,7 +97,7 @@ def told(length: str, way: str, records: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("lengths", nargs="*", choices=[*LENGTHS, []], default=["weeks"])
+    parser.add_argument("--days", action="store_true", help="in days, too")
     parser.add_argument("--folder", type=Path, help="an empty one; what was run stays there")
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp())
@@ -106,7 +106,7 @@ def main() -> None:
     rule = ("--target", "arr_delay", "--positive", f"> {LATE}")
     run(folder, "init", "--from", "past.csv", *rule)
     print("mean log loss |", " | ".join(MONTHS))
-    for length in asked.lengths:
+    for length in ["weeks", "days"] if asked.days else ["weeks"]:
         for way in ASKED[length]:
             print(told(length, way, watched(folder, length, way)), flush=True)
 
