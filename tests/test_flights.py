@@ -59,7 +59,8 @@ def started(past: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tup
     folder = tmp_path_factory.mktemp("flights")
     past.to_csv(folder / "past.csv", index=False)
     said = run("init", folder / "flights.toml", "--from", folder / "past.csv", *QUESTION).output
-    run("train", "--settings", folder / "flights.toml", "--rounds", ROUNDS, "--threads", "1")
+    settings = ("--settings", folder / "flights.toml", "--data", folder / "past.csv")
+    run("train", *settings, "--rounds", ROUNDS, "--threads", "1")
     return folder, said
 
 
