@@ -676,6 +676,24 @@ def test_order_counts_without_names(
     assert done["quality"]["log_loss"] == pytest.approx(loss, abs=1e-12)
 
 
+def test_features_tell_that_rows_are_others(
+    cli: Cli, record: Record, home: Path, calm: list[Rows], table: Table
+) -> None:
+    """Labels with features are in the order of the batch; written otherwise or empty these fit."""
+    rows = calm[0]
+    record("run-batch", table("a.csv", rows), "--home", home)
+    for other in ([*rows[1:], rows[0]], rows[::-1], [rows[1], rows[0], *rows[2:]]):
+        stderr = cli(
+            "add-labels", 2, table("l.csv", other, told=everything), "--home", home, code=3
+        ).stderr
+        assert "l.csv: row 1, column 'fixed acidity'" in stderr
+        assert f"{float(other[0][0])}" in stderr and "of the batch has there" in stderr
+        assert n_waiting(home, 2) > 0
+    same = [["", f"{float(row[1]):.6f}", *row[2:]] for row in rows]
+    done = record("add-labels", 2, table("l.csv", same, told=everything), "--home", home)
+    assert done["batch"]["labelled"] == done["batch"]["accepted"] > 0
+
+
 @pytest.mark.parametrize(
     ("names", "line", "problem"),
     [

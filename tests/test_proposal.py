@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from collections.abc import Sequence
@@ -14,13 +15,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from sklearn.datasets import load_breast_cancer
+from sklearn.metrics import roc_auc_score
 
 from wine_drift.cli import main
 from wine_drift.errors import SettingsError
 from wine_drift.frame import Frame
-from wine_drift.proposal import Proposal, propose
+from wine_drift.proposal import WINDOW_ROWS, Proposal, propose
 from wine_drift.schema import parse_schema
 from wine_drift.screening import screen
+from wine_drift.settings import Settings
 from wine_drift.tables import from_pandas
 
 N_ROWS = 60
@@ -32,6 +35,11 @@ def proposed(positive: str = "== 1", **columns: Sequence[object] | np.ndarray) -
     answers = rng.integers(2, size=N_ROWS)
     frame = Frame.of({"x": rng.normal(size=N_ROWS), "y": answers} | columns)
     return propose(frame, name="t", target="y", positive=positive)
+
+
+def shuffled(cells: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The same in no order, as numbers that tell no time are."""
+    return np.random.default_rng(7).permutation(cells)
 
 
 def features(proposal: Proposal) -> dict[str, dict[str, Any]]:
@@ -114,6 +122,7 @@ def test_copies_of_the_answer_are_left_out() -> None:
     proposal = proposed("> 6.5", y=quality, **copies)
     assert list(features(proposal)) == ["x"]
     assert [remark.split()[0] for remark in proposal.remarks] == ["'same'", "'words'", "'cut'"]
+    assert all(remark.endswith("under another name (left out)") for remark in proposal.remarks)
 
 
 def test_a_column_that_parts_the_answers_is_suspect() -> None:
@@ -136,6 +145,118 @@ def test_texts_that_tell_the_answer_are_suspect() -> None:
     assert features(proposal)["mixed"]["categories"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("n_rows_with_it", [0, 1])
+def test_what_comes_with_the_answer_is_left_out(n_rows_with_it: int) -> None:
+    """It has gaps in most rows without an answer and in none with one; others have some of both."""
+    answers: list[object] = [*(np.arange(N_ROWS) % 2)]
+    answers[::6] = [None] * 10
+    late, known = shuffled(np.arange(N_ROWS) / 7).astype(object), shuffled(np.arange(N_ROWS) / 9)
+    late[[row for row in range(6 * n_rows_with_it, N_ROWS, 6)]] = None
+    some = known.astype(object)
+    some[[0, 6, 7]] = None
+    proposal = proposed(y=answers, late=late, known=known, some=some)
+    assert list(features(proposal)) == ["x", "known", "some"]
+    told = "'late' has gaps only where there is no answer: it seems to be known no earlier"
+    assert proposal.remarks == (f"{told} (left out)",)
+    late[1] = None  # nor is it known with the answer
+    assert "late" not in "".join(proposed(y=answers, late=late).remarks)
+
+
+def test_a_few_gaps_in_rows_without_an_answer_do_no_harm() -> None:
+    """Where most rows without an answer have the column, it is known without one."""
+    answers = np.where(np.arange(600) % 3, np.arange(600) % 2, np.nan)
+    for n_gaps, is_used in ((90, True), (110, False)):
+        column = shuffled(np.arange(600.0)) / 7
+        column[np.flatnonzero(np.isnan(answers))[:n_gaps]] = np.nan
+        table = {"c": column, "x": shuffled(np.arange(600.0)) / 9, "y": answers}
+        proposal = propose(Frame.of(table), name="t", target="y", positive="== 1")
+        told = "'c' has gaps only where there is no answer: it seems to be known no earlier"
+        assert (f"{told} (left out)" in proposal.remarks) is not is_used
+
+
+def test_rows_without_a_cell_do_not_count() -> None:
+    """Lines of nothing but commas at the end: no column comes with the answer for that."""
+    rng = np.random.default_rng(8)
+    filled = {"a": rng.normal(size=N_ROWS), "b": rng.normal(size=N_ROWS)}
+    filled["y"] = rng.integers(2, size=N_ROWS)
+    blank = {name: [*column, *[None] * 9] for name, column in filled.items()}
+    one, two = (
+        propose(Frame.of(table), name="t", target="y", positive="== 1") for table in (filled, blank)
+    )
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param(np.arange(N_ROWS) // 20, id="runs that rise"),
+        pytest.param(np.arange(N_ROWS)[::-1] // 20, id="runs that fall"),
+        pytest.param(np.array([3, 1, 2])[np.arange(N_ROWS) // 20], id="runs"),
+        pytest.param(1.7e9 + np.arange(N_ROWS) ** 2, id="a clock"),
+        pytest.param(1.7e9 - np.arange(N_ROWS) ** 2, id="the newest first"),
+        pytest.param([None, *np.arange(N_ROWS - 1) ** 2 / 3], id="a gap"),
+    ],
+)
+def test_numbers_that_go_with_the_order_of_the_rows_are_left_out(cells: Any) -> None:
+    """Later batches would all be drift in them."""
+    proposal = proposed(c=cells)
+    assert list(features(proposal)) == ["x"]
+    told = "goes with the order of the rows, as a date does: later batches have others"
+    assert proposal.remarks == (f"'c' {told} (left out)",)
+    assert f'# "c" {told}' in proposal.schema
+
+
+def test_texts_that_go_with_the_order_of_the_rows_are_asked_about() -> None:
+    """They stay: a table that is sorted by them has such, too."""
+    months = np.array(["Jan", "Feb", "Mar"], dtype=object)[np.arange(N_ROWS) // 20]
+    proposal = proposed(c=months)
+    assert list(features(proposal)) == ["x", "c"]
+    (remark,) = proposal.remarks
+    assert remark == "'c' goes with the order of the rows: will a batch hold all of its texts?"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pytest.param(np.arange(N_ROWS) % 24, id="hours of days"),
+        pytest.param(np.arange(N_ROWS) == 59, id="a rare event"),
+        pytest.param((np.arange(N_ROWS) > 55).astype(int), id="a few at the end"),
+        pytest.param(np.sin(np.arange(N_ROWS) / 9), id="slow waves"),
+    ],
+)
+def test_other_orders_are_none(cells: np.ndarray) -> None:
+    """What comes back within a batch, or is rare, tells no time."""
+    proposal = proposed(c=cells)
+    assert list(features(proposal)) == ["x", "c"]
+    assert proposal.remarks == ()
+
+
+def test_a_column_far_better_than_all_others_is_asked_about() -> None:
+    """By its AUC, which is that of scikit-learn; not if another one is half as good."""
+    rng = np.random.default_rng(9)
+    answers = rng.integers(2, size=N_ROWS)
+    good = (-2 * answers + rng.normal(size=N_ROWS)).round(1)
+    area = roc_auc_score(answers, -good)
+    assert 0.85 < area < 1
+    told = f"'c' tells most answers by itself (AUC {area:.2f}): is it known before the answer is?"
+    assert proposed(y=answers, c=good).remarks == (told,)
+    assert proposed(y=answers, c=good, d=answers + rng.normal(size=N_ROWS)).remarks == ()
+    assert proposed(y=answers, c=good + 2 * rng.normal(size=N_ROWS)).remarks == ()
+
+
+def test_a_few_whole_numbers_may_be_codes() -> None:
+    """How to list them is there to be taken, the most frequent one first; else they are sizes."""
+    for n_values, is_told in ((2, False), (3, True), (12, True), (13, False)):
+        cells = np.arange(N_ROWS) * 7 % 11 % n_values + 1 if n_values < 12 else None
+        cells = np.arange(N_ROWS) % n_values if cells is None else cells
+        schema = proposed(c=cells).schema
+        assert ("if its numbers are codes" in schema) is is_told
+    codes = np.array([7, 7, 7, 2, 2, 40])[np.arange(N_ROWS) % 6]
+    (line,) = (line for line in proposed(c=codes).schema.splitlines() if "codes" in line)
+    assert tomllib.loads(line.partition(": ")[2]) == {"categories": ["7", "2", "40"]}
+    assert "codes" not in proposed(c=codes / 2).schema
+
+
 def test_truths_are_categories() -> None:
     """As numpy has them, as objects with gaps, and as texts; a copy of the answer is none."""
     truths = np.arange(N_ROWS) % 3 == 0
@@ -146,11 +267,23 @@ def test_truths_are_categories() -> None:
 
 
 def test_too_many_texts() -> None:
-    """More than 30, or fewer than five rows for each."""
-    for n_texts, is_used in ((12, True), (13, False), (31, False)):
+    """More than 200, which is told, or fewer than five rows for each."""
+    for n_texts, is_used in ((12, True), (13, False)):
         texts = [f"t{row % n_texts}" for row in range(N_ROWS)]
         assert ("c" in features(proposed(c=texts))) is is_used
         assert (f"{n_texts} different texts in 60 rows" in proposed(c=texts).schema) is not is_used
+        assert proposed(c=texts).remarks == ()
+    for n_texts, is_used in ((200, True), (201, False)):
+        table = {"c": [f"t{row % n_texts}" for row in range(1200)], "y": np.arange(1200) % 7 % 2}
+        proposal = propose(
+            Frame.of(table | {"x": shuffled(np.arange(1200.0)) / 7}),
+            name="t",
+            target="y",
+            positive="== 1",
+        )
+        assert ("c" in features(proposal)) is is_used
+        told = ("'c' holds 201 different texts in 1,200 rows (left out)",)
+        assert proposal.remarks == (() if is_used else told)
 
 
 def test_names_that_toml_must_quote() -> None:
@@ -185,16 +318,16 @@ def test_names_that_no_feature_can_have(name: str) -> None:
 )
 def test_ranges(values: tuple[float, float], expected: tuple[float, float]) -> None:
     """As much again on either side, rounded away from what was seen, and no sign not seen."""
-    cells = np.linspace(*values, N_ROWS)
+    cells = shuffled(np.linspace(*values, N_ROWS))
     entry = features(proposed(c=cells))["c"]
     assert (entry["minimum"], entry["maximum"]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_long_tail_has_room() -> None:
     """Where values reach far on one side, later ones may reach further there, tenfold at most."""
-    tail = np.array([1.0] * 40 + [2.0] * 19 + [5.0])
+    tail = shuffled([1.0] * 40 + [2.0] * 19 + [5.0])
     assert features(proposed(c=tail))["c"]["maximum"] == pytest.approx(5 + 10 * 4)
-    middling = np.array([1.0] * 20 + [2.0] * 39 + [5.0])  # up 3 from the median, down 1
+    middling = shuffled([1.0] * 20 + [2.0] * 39 + [5.0])  # up 3 from the median, down 1
     assert features(proposed(c=middling))["c"]["maximum"] == pytest.approx(5 + 3 * 4)
     assert features(proposed(c=-middling))["c"]["minimum"] == pytest.approx(-5 - 3 * 4)
 
@@ -300,6 +433,21 @@ def test_repeats_are_accidents_where_chance_makes_none() -> None:
         assert f"# {n_repeats} of 60 rows repeat" in proposal.schema
 
 
+def test_repeats_with_other_answers_are_no_copies() -> None:
+    """Those of a timetable, say: its columns go together, and each row is another day."""
+    rng = np.random.default_rng(3)
+    timetable = rng.normal(size=(40, 6))
+    rows = timetable[rng.integers(40, size=300)]
+    for answers, expected in ((rng.integers(2, size=300), "keep"), (rows[:, 0] > 0, "reject")):
+        frame = Frame.of(dict(zip("abcdef", rows.T, strict=True)) | {"y": answers.astype(int)})
+        schema = propose(frame, name="t", target="y", positive="== 1").schema
+        assert tomllib.loads(schema)["duplicates"] == expected
+        _, group = np.unique(rows, axis=0, return_inverse=True)
+        shares = pd.Series(answers).groupby(group.ravel()).agg(["sum", "size"])
+        n_others = np.minimum(shares["sum"], shares["size"] - shares["sum"]).sum()
+        assert (f", but {n_others} have another answer" in schema) is (expected == "keep")
+
+
 @pytest.mark.parametrize(
     ("n_rows", "batch_rows", "min_rows"),
     [(60, 20, 20), (470, 40, 40), (569, 50, 50), (5_000, 100, 50)],
@@ -310,6 +458,16 @@ def test_small_tables_have_small_batches(n_rows: int, batch_rows: int, min_rows:
     frame = Frame.of({"x": rng.normal(size=n_rows), "y": rng.integers(2, size=n_rows)})
     settings = propose(frame, name="t", target="y", positive="== 1").settings
     assert settings == {"batch_rows": batch_rows, "min_rows": min_rows}
+
+
+def test_large_tables_have_large_windows() -> None:
+    """A challenger may learn from as many rows as the first model did, as far as memory goes."""
+    fields = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert (fields["window_rows"], fields["memory_rows"]) == WINDOW_ROWS
+    for n_rows, expected in ((20_000, None), (20_001, 20_001), (500_001, 500_000)):
+        frame = Frame.of({"x": np.arange(n_rows) % 999 / 7, "y": np.arange(n_rows) % 2})
+        settings = propose(frame, name="t", target="y", positive="== 1").settings
+        assert settings.get("window_rows") == expected
 
 
 def test_usual_gaps_do_not_hold_batches() -> None:

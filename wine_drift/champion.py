@@ -249,7 +249,7 @@ class Champion:
         return self.version.version, detector.to_dict()
 
     def unseen(self, rows: LabelledRows) -> LabelledRows:
-        """Rows that are new to the champion; where repeats say nothing, those are left out."""
+        """Rows that are new to the champion; where repeats are ordinary all rows are."""
         if not self._schema.reject_duplicates:
             return rows
         return rows.take(~rows.seen_in(self.version.rows))

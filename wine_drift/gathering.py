@@ -140,9 +140,9 @@ def _part(frame: Frame, screened: Screened, scores: Floats, yardstick: Yardstick
         positive[brings],
         np.zeros(int(brings.sum()), dtype=np.int64),
     )
-    was_seen = fresh.seen_in(yardstick.training_rows)
-    if schema.reject_duplicates:  # where repeats say nothing, those are left out
-        fresh = fresh.take(~was_seen)
+    n_labelled = len(fresh)
+    if schema.reject_duplicates:  # elsewhere equal rows are separate observations
+        fresh = fresh.take(~fresh.seen_in(yardstick.training_rows))
     scored = ScoredRows(
         position=np.flatnonzero(good).astype(np.int32),
         scores=scores[good],
@@ -156,7 +156,7 @@ def _part(frame: Frame, screened: Screened, scores: Floats, yardstick: Yardstick
         told=Told(
             n_rows=len(good),
             texts=screened.texts,
-            seen=int(was_seen.sum()),
+            seen=n_labelled - len(fresh),
             completing_keys=screened.keys[completes],
             completing_positive=positive[completes],
             names=tuple(frame.columns),

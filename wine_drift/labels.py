@@ -135,8 +135,9 @@ def _judge(
         drifted=record["drift"]["status"] in ("drift", "major"),
     )
     labelled = _to_learn_from(rows, fresh, sequence)
-    seen = int(labelled.seen_in(champion.version.rows).sum())
-    unseen = champion.unseen(labelled) if trusted else labelled.take(slice(0, 0))
+    unseen = champion.unseen(labelled)
+    seen = len(labelled) - len(unseen)
+    unseen = unseen if trusted else labelled.take(slice(0, 0))
     learnt = champion.lot(unseen, f"b-{record['batch']['id']}-after-{record['batch']['labelled']}")
     answer = champion.answer(
         learnt,
@@ -247,7 +248,29 @@ def _in_place(
             remedy="give one row for each row of the batch, in its order and with empty cells for "
             "unknown labels; or name the column that identifies rows with row_id",
         )
+    _refuse_other_rows(rows, frame, path, schema)
     return target
+
+
+def _refuse_other_rows(rows: ScoredRows, frame: Frame, path: Path, schema: Schema) -> None:
+    """Where the file has features too, each row must be that of the batch at its place."""
+    kept = rows.position[len(rows) - len(rows.features) :]
+    for feature, ours in zip(schema.features, rows.features.T, strict=True):
+        column = frame.columns.get(feature.name)
+        if column is None:
+            continue
+        cells = column.codes(feature.categories) if feature.categories else column.numbers
+        theirs = cells[kept]  # an empty cell says nothing
+        is_other = ~np.isnan(theirs) & ~np.isclose(theirs, ours, rtol=1e-9, atol=0)
+        if is_other.any():
+            row = int(kept[is_other.argmax()])
+            (cell,) = column.texts(slice(row, row + 1))
+            raise BadLabels(
+                f"{path}: row {row + 1}, column {feature.name!r}: {cell[:40]!r} is not what row "
+                f"{row + 1} of the batch has there",
+                remedy="give the rows in the order of the batch; or name the column that "
+                "identifies rows with row_id; or give the labels alone, if only features changed",
+            )
 
 
 def _by_name(rows: ScoredRows, names: tuple[str, ...], target: Floats, path: Path) -> Floats:

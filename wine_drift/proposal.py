@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Any
@@ -26,14 +26,21 @@ from wine_drift.screening import read_target
 
 FEWEST_ROWS = 20
 MOST_ANSWERS = 20  # different texts of a target
-MOST_CATEGORIES = 30  # different texts of a feature, each of which ...
+MOST_CATEGORIES = 200  # different texts of a feature, each of which ...
 ROWS_EACH = 5  # ... should be there so often, on average
+FEW_VALUES = 30  # of a column: numbers may be codes, and such as go with one answer only are odd
 LONGEST_TAIL = 10.0  # widths of what was seen, that a range goes beyond it
 MOST_GAPS = 0.1  # of the cells of a feature: rows with gaps are not scored
 USUAL_FAULTS = 0.1  # of the rows; from here on a batch may have more of them than by default
 BATCHES = 10  # that the table should be good for ...
 BATCH_ROWS = (20, 100)  # ... of so many rows each
+WINDOW_ROWS = (20_000, 500_000)  # rows kept for retraining: by default, and that memory is good for
 CHANCE_REPEATS = 0.01  # pairs of equal rows that independent columns would have; fewer: accidents
+FEW_OTHERS = 5  # equal rows with other answers; more are no copies, if there are also more than ...
+SHARE_OTHERS = 0.1  # ... of as many as there would be if answers were dealt out
+CHANCE_GAPS = 1e-6  # probability that gaps meet rows without an answer as they do, by accident
+CHANCE_RUNS = 0.1  # of the changes from row to row that a shuffled column has; fewer: a clock
+ALONE = 0.85  # AUC of a column by itself that is asked about, if no other has half the excess
 _ID = re.compile(r"(.*[\W_])?(id|index|key|no|nr|number)|.*[a-z]I[Dd]")
 _DATE = re.compile(r"(\d{4}-\d\d?-\d\d?|\d\d?([./-])\d\d?\2(\d{4}|\d\d))([T ].*)?", re.ASCII)
 
@@ -69,7 +76,7 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
 
     Examples
     --------
-    >>> rows = {"size": np.arange(40) % 7, "bad": ["no", "no", "yes", "no"] * 10}
+    >>> rows = {"size": np.arange(40) % 3, "bad": ["no", "no", "yes", "no"] * 10}
     >>> proposal = propose(Frame.of(rows), name="parts", target="bad", positive="== yes")
     >>> print(proposal.schema[proposal.schema.index("[target]"):])
     [target]
@@ -79,8 +86,9 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
     <BLANKLINE>
     [[feature]]
     name = "size"
-    minimum = 0  # seen: 0 to 6
-    maximum = 12
+    minimum = 0  # seen: 0 to 2
+    maximum = 4
+    # if its numbers are codes, in place of the range: categories = ["0", "1", "2"]
     <BLANKLINE>
     """
     if len(frame) < FEWEST_ROWS:
@@ -94,9 +102,10 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
             f"--target: no column {target!r}{_suggest(target, frame.columns)}",
             remedy=f"there are {', '.join(map(repr, [*frame.columns][:40]))}",
         )
+    frame = frame.take(~np.all([each.is_empty for each in frame.columns.values()], axis=0))
     answers = _Answers.of(frame.columns[target], target, positive)
     others = {key: column for key, column in frame.columns.items() if key != target}
-    found = [_look(key, column, answers) for key, column in others.items()]
+    found = _asked_about([_look(key, column, answers) for key, column in others.items()])
     used, left_out = (
         [each for each in found if bool(each.entry) is kind] for kind in (True, False)
     )
@@ -105,8 +114,7 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         raise SettingsError(
             f"no column is left to learn from{reasons}", remedy="give a table with other columns"
         )
-    repeats, by_chance = _repeats([each.values for each in used])
-    rejects = by_chance < CHANCE_REPEATS
+    repeats = _Repeats.of([each.values for each in used], answers)
     lines = [
         "# Proposed by `wine-drift init` from what is in a table: look at each line. A range is",
         "# what was seen and as much again on either side, or more where values have a long tail,",
@@ -114,8 +122,7 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         "# with a value beyond it is set aside.",
         f"name = {_quoted(name)}",
         'row = "row"  # what one is, for people',
-        f'duplicates = "{"reject" if rejects else "keep"}"  # {repeats:,} of {len(frame):,} rows '
-        f"repeat another one; with such columns {'an accident' if rejects else 'ordinary'}",
+        *repeats.entry,
         *("", "[target]", *answers.entry),
     ]
     if left_out:
@@ -123,7 +130,11 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         lines += [f"# {_quoted(each.name)} {each.remark}" for each in left_out]
     for each in used:
         lines += ["", "[[feature]]", *each.entry]
-    suspects = [f"{each.name!r} {each.remark}" for each in found if each.is_suspect]
+    suspects = [
+        f"{each.name!r} {each.remark}{'' if each.entry else ' (left out)'}"
+        for each in found
+        if each.is_suspect
+    ]
     return Proposal(
         "\n".join(lines) + "\n",
         _settings(len(frame), found),
@@ -222,6 +233,14 @@ class _Answers:
         remark = f"{is_bad.sum():,} cells of {name!r} are no label" if is_bad.any() else ""
         return cls(tuple(entry), values, positive, negative, remark)
 
+    def comes_with(self, faulty: NDArray[np.bool_]) -> bool:
+        """Whether a column has gaps in most rows without an answer, and in none with one."""
+        unknown = ~(self.positive | self.negative)
+        n_gaps = np.count_nonzero(faulty)
+        by_chance = float(unknown.mean()) ** n_gaps
+        is_filled = not faulty[~unknown].any()
+        return bool(is_filled and 2 * n_gaps > unknown.sum() and by_chance < CHANCE_GAPS)
+
 
 @dataclass(frozen=True)
 class _Look:
@@ -234,6 +253,12 @@ class _Look:
     is_suspect: bool = False  # a person should look at it first
     names_rows: bool = False
     faulty: NDArray[np.bool_] | None = None  # (n_rows,), rows that could not be scored by it
+    auc: float = 0.5  # of its numbers as scores, or the other way round; in [0.5, 1]
+
+    def asked(self, remark: str) -> _Look:
+        """The same, and a question about it that a person should answer."""
+        entry = (f"{self.entry[0]}  # {remark}", *self.entry[1:])
+        return replace(self, entry=entry, remark=remark, is_suspect=True)
 
 
 def _look(name: str, column: Column, answers: _Answers) -> _Look:
@@ -260,12 +285,22 @@ def _look(name: str, column: Column, answers: _Answers) -> _Look:
     if n_values == n_rows and (is_text.all() or _numbers_rows(name, column.numbers)):
         return left_out("names the rows", names_rows=True)
     is_category = _holds_words(column)
-    if is_category and n_values > min(MOST_CATEGORIES, n_rows / ROWS_EACH):
-        return left_out(f"holds {n_values:,} different texts in {n_rows:,} rows")
     faulty, what = is_empty | is_text | np.isinf(column.numbers), "number"
-    entry = [f"name = {_quoted(name)}"]
     if is_category:
         faulty, what = values.number < 0, "text"
+    if answers.comes_with(faulty):
+        remark = "has gaps only where there is no answer: it seems to be known no earlier"
+        return left_out(remark, is_suspect=True)
+    if is_category and n_values > min(MOST_CATEGORIES, n_rows / ROWS_EACH):
+        remark = f"holds {n_values:,} different texts in {n_rows:,} rows"
+        return left_out(remark, is_suspect=n_values * ROWS_EACH <= n_rows)
+    cells: NDArray[Any] = values.number if is_category else column.numbers
+    goes_on = _goes_on(cells[~faulty], is_category)
+    if goes_on and not is_category:
+        remark = "goes with the order of the rows, as a date does: later batches have others"
+        return left_out(remark, is_suspect=True)
+    entry = [f"name = {_quoted(name)}"]
+    if is_category:
         listed = [text for text in values.frequent_first if text != OTHER]
         entry.append(f"categories = {_toml(listed)}  # the most frequent one first")
     if faulty.mean() > MOST_GAPS:
@@ -275,14 +310,61 @@ def _look(name: str, column: Column, answers: _Answers) -> _Look:
         (low, high), seen = _plausible(numbers), (float(numbers.min()), float(numbers.max()))
         entry.append(f"minimum = {_toml(low)}  # seen: {_toml(seen[0])} to {_toml(seen[1])}")
         entry.append(f"maximum = {_toml(high)}")
+        entry += _as_codes(numbers)
     if faulty.any():
         entry[0] += f"  # no {what} in {faulty.sum():,} rows: such rows are not scored"
-    sides = [rows & ~faulty for rows in (answers.positive, answers.negative)]
-    remark = ""
-    if _are_apart(*((values.number if is_category else column.numbers)[side] for side in sides)):
-        remark = "tells the answer by itself: is it known before the answer is?"
-        entry[0] += f"  # {remark}"
-    return _Look(name, values, tuple(entry), remark, is_suspect=bool(remark), faulty=faulty)
+    sides = [cells[rows & ~faulty] for rows in (answers.positive, answers.negative)]
+    look = _Look(name, values, tuple(entry), faulty=faulty)
+    if _are_apart(*sides):
+        return look.asked("tells the answer by itself: is it known before the answer is?")
+    if goes_on:
+        return look.asked("goes with the order of the rows: will a batch hold all of its texts?")
+    return look if is_category else replace(look, auc=_auc(*sides))
+
+
+def _asked_about(found: Sequence[_Look]) -> list[_Look]:
+    """The same; asked about, too, is a column that tells the answer far better than all others."""
+    *_, second, best = [0.5, 0.5, *sorted(each.auc for each in found)]
+    if best < ALONE or best - 0.5 < 2 * (second - 0.5):
+        return [*found]
+    remark = f"tells most answers by itself (AUC {best:.2f}): is it known before the answer is?"
+    return [each.asked(remark) if each.auc == best else each for each in found]
+
+
+def _auc(some: Floats, others: Floats) -> float:
+    """Area under the ROC curve of numbers as scores, or of the same from high to low.
+
+    >>> _auc(np.array([1.0, 2.0]), np.array([2.0, 3.0]))
+    0.875
+    """
+    if not (len(some) and len(others)):
+        return 0.5
+    below, up_to = (np.searchsorted(np.sort(others), some, side) for side in ("left", "right"))
+    area = float((below + up_to).mean()) / (2 * len(others))
+    return max(area, 1 - area)
+
+
+def _as_codes(numbers: Floats) -> list[str]:
+    """A comment for a few whole numbers: they may be names and not sizes."""
+    values, counts = np.unique(numbers, return_counts=True)
+    is_few = 2 < len(values) <= min(FEW_VALUES, len(numbers) / ROWS_EACH)
+    if not is_few or (values != np.floor(values)).any():
+        return []
+    codes = [_toml(value) for value in values[np.argsort(-counts, kind="stable")]]
+    return [f"# if its numbers are codes, in place of the range: categories = {_toml(codes)}"]
+
+
+def _goes_on(cells: NDArray[Any], is_category: bool) -> bool:
+    """Whether a column only rises, or only falls, or stays as it is for a whole batch and more."""
+    before, after = cells[:-1], cells[1:]
+    shares = np.unique(cells, return_counts=True)[1] / len(cells)
+    shuffled = len(before) * float(1 - (shares**2).sum())  # changes from row to row
+    if shuffled < FEWEST_ROWS:
+        return False
+    changes = np.count_nonzero(after != before)
+    if changes < min(CHANCE_RUNS * shuffled, len(cells) / _batch_rows(len(cells))):
+        return True
+    return not is_category and bool((after >= before).all() or (after <= before).all())
 
 
 def _texts_asked_for(values: _Values, rule: str) -> list[str]:
@@ -306,7 +388,7 @@ def _are_apart(some: NDArray[Any], others: NDArray[Any]) -> bool:
     if not (len(some) and len(others)):
         return False
     is_far = some.min() > others.max() or others.min() > some.max()
-    is_coarse = len(np.unique(some)) + len(np.unique(others)) <= MOST_CATEGORIES
+    is_coarse = len(np.unique(some)) + len(np.unique(others)) <= FEW_VALUES
     return bool(is_far or (is_coarse and not np.isin(some, others).any()))
 
 
@@ -327,25 +409,64 @@ def _numbers_rows(name: str, numbers: Floats) -> bool:
     return bool(in_a_row or _ID.fullmatch(name) or _ID.fullmatch(name.lower()))
 
 
-def _repeats(columns: Sequence[_Values]) -> tuple[int, float]:
-    """Rows that repeat an earlier one, and pairs of equal rows if columns were independent."""
-    rows = np.column_stack([each.number for each in columns])
-    n_rows = len(rows)
-    by_chance = n_rows * (n_rows - 1) / 2
-    for each in columns:
-        by_chance *= float(((each.counts / n_rows) ** 2).sum())
-    return n_rows - len(np.unique(rows, axis=0)), by_chance
+@dataclass(frozen=True)
+class _Repeats:
+    """Rows that repeat an earlier one."""
+
+    n_rows: int  # of the table
+    n_repeats: int
+    by_chance: float  # pairs of equal rows if columns were independent
+    n_labelled: int  # of rows that are not alone
+    n_others: int  # of these, such with another answer than most of those that they equal
+    least: float  # share of the rarer answer in the table
+
+    @classmethod
+    def of(cls, columns: Sequence[_Values], answers: _Answers) -> _Repeats:
+        rows = np.column_stack([each.number for each in columns])
+        n_rows = len(rows)
+        by_chance = n_rows * (n_rows - 1) / 2
+        for each in columns:
+            by_chance *= float(((each.counts / n_rows) ** 2).sum())
+        _, group, size = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+        sides = answers.positive, answers.negative
+        alike = np.array([np.bincount(group[side], minlength=len(size)) for side in sides])
+        least = min(map(np.count_nonzero, sides)) / max(alike.sum(), 1)
+        others, labelled = alike.min(axis=0), alike.sum(axis=0)[size > 1]
+        n_repeats = n_rows - len(size)
+        return cls(n_rows, n_repeats, by_chance, int(labelled.sum()), int(others.sum()), least)
+
+    @property
+    def are_accidents(self) -> bool:
+        """Whether they are copies, and no rows of their own that happen to be equal."""
+        own = self.n_others > max(FEW_OTHERS, SHARE_OTHERS * self.least * self.n_labelled)
+        return self.by_chance < CHANCE_REPEATS and not own
+
+    @property
+    def entry(self) -> list[str]:
+        """Lines of the schema file."""
+        told = f"{self.n_repeats:,} of {self.n_rows:,} rows repeat another one"
+        if self.by_chance >= CHANCE_REPEATS:
+            return [f'duplicates = "keep"  # {told}; with such columns ordinary']
+        if self.are_accidents:
+            return [f'duplicates = "reject"  # {told}; with such columns an accident']
+        return [f'duplicates = "keep"  # {told}, but {self.n_others:,} have another answer']
 
 
 def _settings(n_rows: int, found: Sequence[_Look]) -> dict[str, Any]:
-    batch_rows = min(max(n_rows // BATCHES // 10 * 10, BATCH_ROWS[0]), BATCH_ROWS[1])
+    batch_rows = _batch_rows(n_rows)
     settings: dict[str, Any] = {"batch_rows": batch_rows, "min_rows": min(50, batch_rows)}
+    if n_rows > WINDOW_ROWS[0]:  # a challenger should not have to learn from fewer
+        settings["window_rows"] = min(n_rows, WINDOW_ROWS[1])
     faulty = [each.faulty for each in found if each.faulty is not None]
     share = float(np.any(faulty, axis=0).mean())
     if share > USUAL_FAULTS:
         settings["max_set_aside"] = min(1.0, math.ceil(100 * share) / 100 + 0.2)
     names = [each.name for each in found if each.names_rows]
     return settings | ({"row_id": names[0]} if names else {})
+
+
+def _batch_rows(n_rows: int) -> int:
+    return min(max(n_rows // BATCHES // 10 * 10, BATCH_ROWS[0]), BATCH_ROWS[1])
 
 
 def _plausible(numbers: Floats) -> tuple[float, float]:
