@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import click
@@ -116,6 +117,13 @@ def test_every_target_of_make_that_is_told_is_there() -> None:
     )
     named = {word for words in told for word in words.split()}
     assert {"run", "test", "versions", "dist", "lint"} <= named <= targets
+
+
+def test_every_extra_that_is_told_is_there() -> None:
+    """pip passes over one that is not, with a warning."""
+    there = metadata("wine-drift").get_all("Provides-Extra")
+    told = re.findall(r"(?:wine-drift|'\.)\[(\w+)\]", "\n".join([*TOP.values(), *PAGES.values()]))
+    assert {"dask", "postgres", "remote"} == set(told) <= set(there or ())
 
 
 def test_the_russian_readme_shows_the_same_output() -> None:

@@ -62,26 +62,43 @@ def test_a_command_is_found_with_what_it_prints() -> None:
     assert tour.rewritten(page, [text for text, _ in outcomes]) == page.replace("c\n`", "b\n`")
 
 
-# --- what cannot be run everywhere is at least there ---
+def test_commands_of_a_block() -> None:
+    """Each is one, over however many lines; comments are none."""
+    page = "```sh\n# a\n\nb \\\n  c  # d\ne 'f\ng'  # it's\n```\n```text\nh\n```\n"
+    (block,) = tour.blocks(page, "sh")
+    found = list(tour.commands(block))
+    assert found == ["b \\\n  c  # d", "e 'f\ng'  # it's"]
+    assert list(map(tour.words, found)) == [["b", "c"], ["e", "f\ng"]]
+    with pytest.raises(AssertionError, match="does not end"):
+        list(tour.commands("echo 'a\n"))
 
 
-def blocks(page: str) -> Iterator[list[str]]:
-    """The words of each command of ours in blocks of shell."""
-    for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith(("wine-drift ", "make ")):
-                yield shlex.split(line, comments=True)
+@pytest.mark.parametrize(
+    ("shown", "printed", "told"),
+    [
+        ("a\n", "a\n", True),
+        ("a\n", "a\nb\n", False),
+        ("a\n...\n", "a\nb\nc\n", True),
+        ("a\n...\nc\n", "a\nc\n", True),
+        ("a\n...\nc\n", "a\nb\n", False),
+        ("a.c\n", "abc\n", False),
+        ("a 1, ...\n", "a 1, b 2\n", True),
+        ("a 1, ...\n", "a 1\n", False),
+    ],
+)
+def test_what_is_left_out(shown: str, printed: str, told: bool) -> None:
+    """Lines, and the rest of a line, where the page says so."""
+    assert tour.shows(shown, printed) == told
+
+
+# --- commands in the text, which are not run, are at least there ---
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_exists(name: str) -> None:
-    """As it is written, with all its options, in blocks and in the text."""
-    page = PAGES[name].read_text("utf-8")
-    told = [shlex.split(code) for code in re.findall(r"`(wine-drift [^`]*)`", page)]
-    for words in [*blocks(page), *told]:
-        words = [word for word in words if not re.fullmatch(r"\w+=.*", word)]  # variables
-        if words[:1] == ["wine-drift"]:
-            _check(words[1:])
+    """As it is written, with all its options."""
+    for code in re.findall(r"`(wine-drift [^`]*)`", PAGES[name].read_text("utf-8")):
+        _check(shlex.split(code)[1:])
 
 
 def _check(words: list[str]) -> None:
@@ -102,8 +119,6 @@ def _check(words: list[str]) -> None:
 def test_every_target_exists(name: str) -> None:
     """`make` knows what is asked of it."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    page = PAGES[name].read_text("utf-8")
-    told = [shlex.split(code) for code in re.findall(r"`(make [^`]*)`", page)]
-    for words in [*blocks(page), *told]:
-        if words[:1] == ["make"]:
-            assert {word for word in words[1:] if "=" not in word} <= targets, words
+    for code in re.findall(r"`(make [^`]*)`", PAGES[name].read_text("utf-8")):
+        words = shlex.split(code)[1:]
+        assert {word for word in words if "=" not in word} <= targets, words

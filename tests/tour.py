@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,53 @@ def examples(page: str) -> Iterator[Example]:
                 lines.append(line[2:])
                 start = at
         yield Example("".join(lines), page[start:at], start, at)
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    """What stands in the blocks of a kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> Iterator[str]:
+    """The commands of a block of shell; one may go on over several lines."""
+    lines: list[str] = []
+    for line in block.splitlines():
+        lines.append(line)
+        text = "\n".join(lines)
+        if not line.endswith("\\") and _is_closed(text):
+            if words(text):
+                yield text
+            lines = []
+    assert not lines, f"it does not end: {lines}"
+
+
+def _is_closed(text: str) -> bool:
+    """Whether no quotation is open."""
+    try:
+        words(text)
+    except ValueError:
+        return False
+    return True
+
+
+def words(command: str) -> list[str]:
+    """Of a command, without its comment."""
+    return shlex.split(command.replace("\\\n", " "), comments=True)
+
+
+def shows(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed.
+
+    There a line "..." stands for any lines, and ", ..." at the end of a line for the rest of it.
+    """
+    pattern = ""
+    for line in shown.splitlines():
+        if line == "...":
+            pattern += r"(?:.*\n)*?"
+        else:
+            pattern += re.escape(line.removesuffix(", ..."))
+            pattern += r", .*\n" if line.endswith(", ...") else r"\n"
+    return re.fullmatch(pattern, printed) is not None
 
 
 def run(
