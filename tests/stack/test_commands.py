@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tour
+from departures import flights
 from sklearn.datasets import load_breast_cancer
 from test_categories import loans
 from test_cluster import Stack as Cluster
@@ -280,13 +281,13 @@ def test_hosts(
 
 
 def test_own_table(follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two tables for which `init` writes a schema, and one whose schema is that of the page."""
+    """Three tables for which `init` writes a schema, and one whose schema is that of the page."""
 
     def enter(name: str) -> None:
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
 
-    proposed, of_loans = examples("own-table.md")
+    proposed, of_loans, of_flights = examples("own-table.md")
     cancer = load_breast_cancer(as_frame=True)
     answers = cancer.target.map({0: "malignant", 1: "benign"})
     enter("proposed")
@@ -303,8 +304,16 @@ def test_own_table(follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     unseen.to_csv("unseen.csv", index=False)
     show(of_loans)
 
-    enter("described")
     monkeypatch.setenv("WINE_DRIFT_ROUNDS", "20")
+    enter("flights")
+    year = flights()
+    year[year["month"] <= 3].to_csv("past.csv", index=False)
+    Path("weeks").mkdir()
+    year[(year["month"] == 4) & (year["day"] <= 7)].to_csv("weeks/0.csv", index=False)
+    show(of_flights)
+    assert processed("past.home") == ["0.csv"]
+
+    enter("described")
     (schema,) = tour.blocks(PAGES["own-table.md"], "toml")
     Path("cancer.toml").write_text(schema, encoding="utf-8")
     hospitals = np.random.default_rng(0).choice(["north", "south", "city"], len(answers))
@@ -445,7 +454,7 @@ def test_every_page_is_followed() -> None:
     stems = {name.removesuffix(".md").lower().replace("-", "_") for name in there}
     assert {f"test_{stem}" for stem in stems} <= globals().keys()
     shown = {name: len(examples(name)) for name in PAGES if examples(name)}
-    assert shown == {"README.md": 1, "own-table.md": 2}
+    assert shown == {"README.md": 1, "own-table.md": 3}
 
 
 def test_no_other_block_has_commands() -> None:
