@@ -47,7 +47,14 @@ class Proposal:
     remarks: tuple[str, ...]  # what a person should look at first
 
 
-def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
+def propose(
+    frame: Frame,
+    *,
+    name: str,
+    target: str,
+    positive: str,
+    nothing: Mapping[str, Sequence[str]] | None = None,
+) -> Proposal:
     """Propose a schema, and settings to go with it.
 
     Parameters
@@ -60,6 +67,8 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         Column with the answer.
     positive : str
         Rule on it, such as "> 6.5" or "== yes".
+    nothing : mapping, optional
+        Texts that came as empty cells, by column.
 
     Raises
     ------
@@ -96,7 +105,8 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         )
     answers = _Answers.of(frame.columns[target], target, positive)
     others = {key: column for key, column in frame.columns.items() if key != target}
-    found = [_look(key, column, answers) for key, column in others.items()]
+    told = {key: _listing(texts) for key, texts in (nothing or {}).items()}
+    found = [_look(key, each, answers, told.get(key, "")) for key, each in others.items()]
     used, left_out = (
         [each for each in found if bool(each.entry) is kind] for kind in (True, False)
     )
@@ -236,8 +246,8 @@ class _Look:
     faulty: NDArray[np.bool_] | None = None  # (n_rows,), rows that could not be scored by it
 
 
-def _look(name: str, column: Column, answers: _Answers) -> _Look:
-    """What a column is good for."""
+def _look(name: str, column: Column, answers: _Answers, nothing: str = "") -> _Look:
+    """What a column is good for; `nothing` tells of texts that came as empty cells."""
     values, is_empty, is_text = _Values.of(column), column.is_empty, column.is_text
     n_values, n_rows = len(values.texts), len(is_empty)
 
@@ -269,20 +279,32 @@ def _look(name: str, column: Column, answers: _Answers) -> _Look:
         listed = [text for text in values.frequent_first if text != OTHER]
         entry.append(f"categories = {_toml(listed)}  # the most frequent one first")
     if faulty.mean() > MOST_GAPS:
-        return left_out(f"has no {what} in {faulty.mean():.0%} of the rows: they were not scored")
+        share = f"{faulty.mean():.0%} of the rows"
+        return left_out(f"has no {what} in {share}: they were not scored{nothing}")
     if not is_category:
         numbers = column.numbers[~faulty]
         (low, high), seen = _plausible(numbers), (float(numbers.min()), float(numbers.max()))
         entry.append(f"minimum = {_toml(low)}  # seen: {_toml(seen[0])} to {_toml(seen[1])}")
         entry.append(f"maximum = {_toml(high)}")
     if faulty.any():
-        entry[0] += f"  # no {what} in {faulty.sum():,} rows: such rows are not scored"
+        entry[0] += f"  # no {what} in {faulty.sum():,} rows: such rows are not scored{nothing}"
     sides = [rows & ~faulty for rows in (answers.positive, answers.negative)]
     remark = ""
     if _are_apart(*((values.number if is_category else column.numbers)[side] for side in sides)):
         remark = "tells the answer by itself: is it known before the answer is?"
         entry[0] += f"  # {remark}"
     return _Look(name, values, tuple(entry), remark, is_suspect=bool(remark), faulty=faulty)
+
+
+def _listing(texts: Sequence[str]) -> str:
+    """What a person can do about texts that came as empty cells.
+
+    >>> _listing(["NA"])
+    '; "NA" is an empty cell unless categories list it'
+    """
+    some = f"{', '.join(map(_quoted, texts[:3]))}{' and more' * (len(texts) > 3)}"
+    verb, whom = ("is an empty cell", "it") if len(texts) == 1 else ("are empty cells", "them")
+    return f"; {some} {verb} unless categories list {whom}"
 
 
 def _texts_asked_for(values: _Values, rule: str) -> list[str]:

@@ -305,7 +305,10 @@ class _Run:
             return
         settings = self.settings
         yield from read_parts(
-            claim.path, text_column=settings.row_id, most_bytes=settings.max_bytes
+            claim.path,
+            text_column=settings.row_id,
+            listed=self.schema.listed,
+            most_bytes=settings.max_bytes,
         )
         batches.check_unchanged(claim)
 
