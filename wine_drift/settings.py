@@ -677,6 +677,8 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
     if window < values.get("min_labelled", Settings.min_labelled):
         place = places.get("window_rows") or places.get("min_labelled")
         mistakes.append(f"{place}: window_rows is below min_labelled: nothing could be trained")
+    if "log_file" in values and values["log_file"].name == "-":
+        mistakes.append(f"{places['log_file']}: - is no file; the log goes to stderr by itself")
     textfile = values.get("textfile")
     if textfile is not None and textfile.suffix != ".prom":
         mistakes.append(f"{places['textfile']}: node_exporter only reads names that end in .prom")
