@@ -309,6 +309,16 @@ def test_hostile_names_are_texts(page: Page) -> None:
         assert name in after.text
 
 
+def test_what_steers_is_not_on_the_page(page: Page) -> None:
+    """Neither in its texts nor in its drawings: names that turn the text around, and escapes."""
+    assert page.latest and page.champion
+    odd = "a\x1b[2Jb\u202ec\u2066d\x9be"
+    texts = {page.shapes[0].name, page.latest.record["batch"]["name"], page.champion, page.title}
+    text = render(renamed(page, dict.fromkeys(texts, odd)), policy=POLICY)
+    assert text.replace("\n", "").isprintable()
+    assert text.count("a�[2Jb�c�d�e") > len(texts)
+
+
 def test_letters_that_matplotlib_lacks(page: Page) -> None:
     """They are the browser's to draw, and no warning; dollars are no formula."""
     versions = {point.version: "酒🍷$x^2$" for point in page.points[2:]}

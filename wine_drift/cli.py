@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from wine_drift.voice import (
     tell,
     wipe,
 )
-from wine_drift.wording import LATE, counted
+from wine_drift.wording import LATE, counted, harmless
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
@@ -146,6 +147,10 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             say("interrupted: what was not recorded will be taken again")
             ctx.exit(INTERRUPTED)
+        except click.ClickException as error:
+            # a shell puts names of files in the place of `*`
+            error.message = harmless(error.message)  # type: ignore[misc]
+            raise
         except BrokenPipeError:
             raise  # the reader of our output went away; click ends quietly
         except OSError as error:
@@ -295,7 +300,9 @@ def metrics(file: str | None, **options: Any) -> None:
     from wine_drift.publishing import render
 
     with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
-        click.echo(render(families(settings, ledger)), nl=False)
+        text = render(families(settings, ledger))
+    # what reads a pipe gets names as they are published
+    click.echo(harmless(text) if sys.stdout.isatty() else text, nl=False, color=True)
 
 
 @main.command()
@@ -613,7 +620,7 @@ def init(path: Path, table: str | None, target: str | None, positive: str | None
         written, remarks = write_proposal(path, Path(table), target=target, positive=positive)
         for remark in remarks:
             say(f"look at this: {remark}")
-        click.echo("\n".join(f"wrote {each}" for each in written))
+        click.echo(harmless("\n".join(f"wrote {each}" for each in written)))
         return
     if (table, target, positive) != (None, None, None):
         raise SettingsError(
@@ -630,7 +637,7 @@ def init(path: Path, table: str | None, target: str | None, positive: str | None
             file.write(settings_toml())
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}", remedy="name another file") from error
-    click.echo(f"wrote {path}")
+    click.echo(harmless(f"wrote {path}"))
 
 
 @main.command()
@@ -906,7 +913,7 @@ def _answer(
     if settings.json:
         _print_json(record)
     else:
-        click.echo(text(record))
+        click.echo(harmless(text(record)))
     if error is not None:
         raise error
 

@@ -6,7 +6,6 @@ A proposal is a start: it says in comments what it was made from, and a person s
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from wine_drift.errors import SettingsError
 from wine_drift.frame import Column, Frame
 from wine_drift.schema import OTHER, SCORE, asked_for, category, parse_schema
 from wine_drift.screening import read_target
+from wine_drift.wording import quoted
 
 FEWEST_ROWS = 20
 MOST_ANSWERS = 20  # different texts of a target
@@ -122,7 +122,7 @@ def propose(
         "# what was seen and as much again on either side, or more where values have a long tail,",
         "# in round numbers, and without a sign that was not seen. It should be what can be: a row",
         "# with a value beyond it is set aside.",
-        f"name = {_quoted(name)}",
+        f"name = {quoted(name)}",
         'row = "row"  # what one is, for people',
         f'duplicates = "{"reject" if rejects else "keep"}"  # {repeats:,} of {len(frame):,} rows '
         f"repeat another one; with such columns {'an accident' if rejects else 'ordinary'}",
@@ -130,7 +130,7 @@ def propose(
     ]
     if left_out:
         lines += ["", "# Left out:"]
-        lines += [f"# {_quoted(each.name)} {each.remark}" for each in left_out]
+        lines += [f"# {quoted(each.name)} {each.remark}" for each in left_out]
     for each in used:
         lines += ["", "[[feature]]", *each.entry]
     suspects = [f"{each.name!r} {each.remark}" for each in found if each.is_suspect]
@@ -273,7 +273,7 @@ def _look(name: str, column: Column, answers: _Answers, nothing: str = "") -> _L
     if is_category and n_values > min(MOST_CATEGORIES, n_rows / ROWS_EACH):
         return left_out(f"holds {n_values:,} different texts in {n_rows:,} rows")
     faulty, what = is_empty | is_text | np.isinf(column.numbers), "number"
-    entry = [f"name = {_quoted(name)}"]
+    entry = [f"name = {quoted(name)}"]
     if is_category:
         faulty, what = values.number < 0, "text"
         listed = [text for text in values.frequent_first if text != OTHER]
@@ -302,7 +302,7 @@ def _listing(texts: Sequence[str]) -> str:
     >>> _listing(["NA"])
     '; "NA" is an empty cell unless categories list it'
     """
-    some = f"{', '.join(map(_quoted, texts[:3]))}{' and more' * (len(texts) > 3)}"
+    some = f"{', '.join(map(quoted, texts[:3]))}{' and more' * (len(texts) > 3)}"
     verb, whom = ("is an empty cell", "it") if len(texts) == 1 else ("are empty cells", "them")
     return f"; {some} {verb} unless categories list {whom}"
 
@@ -410,17 +410,8 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     number = float(value)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-
-
-def _quoted(text: str) -> str:
-    r"""A text as TOML has it.
-
-    >>> print(_quoted('5" pipe'))
-    "5\" pipe"
-    """
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from wine_drift.errors import SettingsError
 from wine_drift.files import read_small
+from wine_drift.wording import quoted
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -440,7 +441,9 @@ def settings_toml(values: Mapping[str, Any] | None = None) -> str:
         choices = f.metadata["choices"]
         lines.append(f"# {f.metadata['help']}" + (f" ({', '.join(choices)})" if choices else ""))
         if name in values:
-            lines.append(f"{name} = {json.dumps(values[name], ensure_ascii=False)}")
+            value = values[name]
+            told = quoted(value) if isinstance(value, str) else json.dumps(value)
+            lines.append(f"{name} = {told}")
         else:
             lines.append(f"# {name} = {_toml_value(name, f)}")
     return "\n".join(lines) + "\n"
