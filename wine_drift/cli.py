@@ -22,7 +22,14 @@ from wine_drift.errors import (
 from wine_drift.files import STDOUT, is_stdout
 from wine_drift.logline import run_line
 from wine_drift.roster import more_waits
-from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
+from wine_drift.settings import (
+    DEFAULT_FILE,
+    Settings,
+    kind,
+    load_settings,
+    specification,
+    wants_json,
+)
 from wine_drift.voice import (
     bar,
     give_up,
@@ -768,7 +775,8 @@ def doctor(file: str | None, **options: Any) -> None:
     try:
         settings = _settings(file, options)
     except SettingsError as error:
-        as_json, step = bool(options["json"]), error.remedy
+        as_json = wants_json(options, os.environ, file=Path(file) if file else None)
+        step = error.remedy
         checks = [Check(PROBLEM, "settings", line, step) for line in str(error).splitlines()]
     else:
         from wine_drift.doctor import examine

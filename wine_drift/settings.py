@@ -423,6 +423,22 @@ def load_settings(
     return Settings(**values)
 
 
+def wants_json(
+    options: Mapping[str, Any], environ: Mapping[str, str], *, file: Path | None = None
+) -> bool:
+    """Whether JSON is asked for, also by settings of which others are wrong.
+
+    >>> wants_json({"json": None}, {"WINE_DRIFT_JSON": "1", "WINE_DRIFT_BUDGET": "many"})
+    True
+    """
+    wanted = False
+    for name, _, raw in _layers(options, environ, file, []):
+        if name == "json":
+            with contextlib.suppress(ValueError):
+                wanted = bool(_parse(name, raw))
+    return wanted
+
+
 def _layer(place: str) -> str:
     """Where a value comes from: its option, its variable, or else a file."""
     return next((sign for sign in ("--", ENV_PREFIX) if place.startswith(sign)), "file")
