@@ -307,10 +307,12 @@ def test_a_folder_of_a_home_that_is_somebody_else_s(
     found: Found, home: Path, shut: Callable[[Path], None]
 ) -> None:
     """The rest is looked at all the same."""
-    shut(home / "models")
+    shut(home / "backups")
     told = found("--home", home, code=7)
-    assert told["home"][0]["level"] == told["ledger"][0]["level"] == "ok"
-    assert [each["level"] for each in told["models"]] == ["problem"]
+    assert [each["level"] for each in told["backup"]] == ["problem"]
+    assert told["backup"][0]["text"].endswith("Permission denied")
+    for subject in ("home", "ledger", "models", "schedule"):
+        assert told[subject][0]["level"] == "ok"
 
 
 @pytest.mark.parametrize("where", ["variable", "file", "option"])

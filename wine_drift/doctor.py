@@ -77,7 +77,7 @@ def _inside(settings: Settings) -> Iterator[Check]:
         known = None
         yield Check(PROBLEM, "ledger", str(error), error.remedy)
     if known is not None:
-        yield from _backup(settings, known)
+        yield from _seen("backup", _backup(settings, known))
         yield from _seen("models", _models(settings))
         yield from of_schedule(known.verdict, known.snapshot.run, settings.schedule)
     yield from _seen("data", _data(settings, known))
