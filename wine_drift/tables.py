@@ -438,7 +438,14 @@ def _read_header(path: Path, text: io.TextIOWrapper) -> tuple[list[str], str]:
         )
     separator = ";" if header.count(";") > header.count(",") else ","
     try:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        # another line is only read by a quoted name that goes on there
+        reader = csv.reader([header, "\n"], delimiter=separator)
+        names = [name.strip() for name in next(reader, [])]
+        if reader.line_num > 1:
+            raise TableError(
+                f"{path}: line 1: the quoted name of column {len(names)} goes on in the next line",
+                remedy="write each name on one line; is a quote left open?",
+            )
     except csv.Error as error:
         raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
     if not any(names):
