@@ -375,6 +375,20 @@ def test_draining_ends_although_files_stay(
     assert len(list(inbox.iterdir())) == 3
 
 
+def test_a_mistyped_batch_is_no_run(cli: Cli, home: Path, tmp_path: Path, wines: Wines) -> None:
+    """Nothing is done, as the exit code says: the job is as well as it was, and no home is made."""
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    for name in ("typo.csv", tmp_path / "none" / "a.csv", os.devnull):
+        assert f"batch {name}: " in told(cli("run-batch", name, "--home", home, code=2))
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    cli("health", "--home", home)
+    assert cli("status", "--home", home).stdout.startswith("HEALTHY")
+    cli("run-batch", "typo.csv", "--home", "new", code=2)
+    assert not Path("new").exists()
+    cli("run-batch", "--inbox", "absent", "--home", home, code=2)  # of a schedule, as it may be
+    assert "last run failed: SettingsError" in cli("health", "--home", home, code=7).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "mistake"),
     [
