@@ -273,6 +273,15 @@ def test_paths_that_are_told_do_not_steer_a_terminal(words: tuple[str, ...]) -> 
     assert "\x1b" not in done.output
 
 
+def test_metrics_on_a_terminal_do_not_steer_it(home: Path) -> None:
+    """A pipe gets names as they are published, with what they hold."""
+    words = ("metrics", "--home", home, "--pipeline", "a\x1b[31m\u202eb")
+    shown = on_terminal(*words)[1]
+    assert 'pipeline="a�[31m�b"' in shown and not set(shown) & set("\x1b\u202e")
+    piped = CliRunner().invoke(main, [str(word) for word in words]).output
+    assert 'pipeline="a\x1b[31m\u202eb"' in piped
+
+
 def test_files_that_a_shell_names_do_not_steer_a_terminal() -> None:
     """`run-batch *` of an inbox to which others send."""
     done = CliRunner().invoke(main, ["run-batch", "a.csv", "b\x1b[2J\u202e.csv"], color=True)
