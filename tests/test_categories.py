@@ -29,7 +29,7 @@ from wine_drift.reference import Reference, build_reference
 from wine_drift.schema import Schema, parse_schema
 from wine_drift.screening import FAULTS, screen
 from wine_drift.simulate import SCENARIOS, lay_scenario
-from wine_drift.tables import read_parts, read_table
+from wine_drift.tables import NOTHING, read_parts, read_table
 
 TRUTHS = ["True", "False"]
 COLOURS = ["red", "white", "rosé"]
@@ -172,6 +172,44 @@ def test_all_readers_agree(name: str) -> None:
             codes = [part.columns[name].codes(categories) for part in parts]
             np.testing.assert_array_equal(codes[-1], expected)
             np.testing.assert_array_equal(np.concatenate(codes[:-1]), expected)
+
+
+# Each stands for an empty cell where it is not listed.
+WORDS = ["NA", "None", "null", "nan", "N/A", "<NA>"]
+
+
+@pytest.mark.parametrize("column", ["kind", "y"])
+def test_a_category_is_one_whatever_it_is_called(column: str) -> None:
+    """CSV, at once or in parts, packed or of rows with names, tells what Parquet tells."""
+    rng = np.random.default_rng(5)
+    cells = rng.choice([*WORDS, "EU", None], 300)
+    frame = pd.DataFrame({"kind": "EU", "y": "EU", "x": np.arange(300), "id": "NA"})
+    frame[column] = cells
+    frame.to_csv("t.csv", index=False)
+    frame.to_csv("t.csv.gz", index=False)
+    frame.to_parquet("t.parquet")
+    listed = ["EU", *WORDS]
+    for kept in (listed, listed[:3]):
+        expected = Column(cells).codes(kept)
+        is_gap = np.isin(cells, listed[len(kept) :])  # what is not listed is an empty cell in CSV
+        for path in sorted(Path().iterdir()):
+            wanted = expected if path.suffix == ".parquet" else np.where(is_gap, np.nan, expected)
+            for named in (None, "id"):
+                told: dict[str, Any] = {"listed": {column: kept}, "text_column": named}
+                parts = [*read_parts(path, part_rows=70, **told), read_table(path, **told)]
+                codes = [part.columns[column].codes(kept) for part in parts]
+                np.testing.assert_array_equal(codes[-1], wanted)
+                np.testing.assert_array_equal(np.concatenate(codes[:-1]), wanted)
+                assert parts[-1].columns["x"].cells.tolist() == [*range(300)]
+
+
+def test_texts_for_nothing_are_those_of_pandas() -> None:
+    """Whatever release of it is there."""
+    words = [*NOTHING, "na", "-", "EU", "none", "Null"]
+    Path("t.csv").write_text("\n".join(["a;b", *(f"{word};1" for word in words)]))
+    usual = pd.read_csv("t.csv", sep=";")["a"].isna()
+    assert read_table(Path("t.csv")).columns["a"].is_empty.tolist() == usual.tolist()
+    assert usual.sum() == len(NOTHING)
 
 
 def test_screening() -> None:
@@ -553,6 +591,43 @@ def test_parts_and_files_of_other_kinds_are_the_same_batch() -> None:
         records.append(told("run-batch", path, "--home", home))
     for part in ("quality", "drift"):
         assert records[0][part] == records[1][part]
+
+
+def test_regions_of_which_one_is_called_na() -> None:
+    """Every row is learned from, scored and labelled, in CSV as in Parquet; `init` tells of it."""
+    rng = np.random.default_rng(8)
+    regions = rng.choice(["EU", "NA", "AS"], 900, p=[0.4, 0.38, 0.22])
+    size = rng.normal(size=900).round(3)
+    bad = rng.random(900) < 1 / (1 + np.exp(1 - size - (regions == "NA")))
+    table = pd.DataFrame({"size": size, "region": regions, "loss": np.where(bad, "None", "some")})
+    table.to_csv("losses.csv", index=False)
+    rule = ("--target", "loss", "--positive", "== None")
+    run("init", "--from", "losses.csv", *rule)
+    proposed = Path("losses.schema.toml").read_text()
+    (line,) = (line for line in proposed.splitlines() if line.startswith('# "region"'))
+    share = f"{(regions == 'NA').mean():.0%}"
+    assert f"has no text in {share} of the rows" in line
+    assert '"NA" is an empty cell unless categories list it' in line
+    feature = '[[feature]]\nname = "region"\ncategories = ["EU", "NA", "AS"]\n'
+    Path("losses.schema.toml").write_text(f"{proposed}\n{feature}")
+    run("train")
+    manifest = json.loads(run("models", "show").output)
+    assert manifest["training_rows"] == 900
+    batch = table[:150]
+    batch.to_csv("b.csv", index=False)
+    batch.to_parquet("b.parquet")
+    batch.drop(columns="loss").to_csv("late.csv", index=False)
+    records = []
+    for path in ("b.csv", "b.parquet", "late.csv"):
+        shutil.copytree("losses.home", path.replace(".", "-"))
+        home = ("--home", path.replace(".", "-"))
+        records.append(told("run-batch", path, *home, "--retrain", "never"))
+        assert records[-1]["batch"]["accepted"] == 150
+    assert records[0]["drift"] == records[1]["drift"]
+    assert records[0]["quality"] == records[1]["quality"]
+    batch[["loss"]].to_csv("labels.csv", index=False)
+    labelled = told("add-labels", 1, "labels.csv", *home, "--retrain", "never")
+    assert labelled["labels"]["rows"] == 150
 
 
 @pytest.mark.usefixtures("here")

@@ -375,6 +375,45 @@ def test_draining_ends_although_files_stay(
     assert len(list(inbox.iterdir())) == 3
 
 
+def test_a_mistyped_batch_is_no_run(cli: Cli, home: Path, tmp_path: Path, wines: Wines) -> None:
+    """Nothing is done, as the exit code says: the job is as well as it was, and no home is made."""
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    for name in ("typo.csv", tmp_path / "none" / "a.csv", os.devnull):
+        assert f"batch {name}: " in told(cli("run-batch", name, "--home", home, code=2))
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    cli("health", "--home", home)
+    assert cli("status", "--home", home).stdout.startswith("HEALTHY")
+    cli("run-batch", "typo.csv", "--home", "new", code=2)
+    assert not Path("new").exists()
+    cli("run-batch", "--inbox", "absent", "--home", home, code=2)  # of a schedule, as it may be
+    assert "last run failed: SettingsError" in cli("health", "--home", home, code=7).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        (("models", "export", "v1", "--out", "-"), "--out -: is no file"),
+        (("simulate", "--out", "-"), "--out -: is no folder"),
+        (("demo", "--openmetrics", "-"), "--openmetrics -: is no file"),
+        (("run-batch", "--log-file", "-"), "--log-file: - is no file"),
+        (("init", "-", "--from", "a", "--target", "b", "--positive", "> 1"), "writes two files"),
+        (("report", "--out", "-", "--json"), "both write to standard output"),
+        (("report",), "no file to write to"),
+    ],
+)
+def test_a_dash_is_no_file(cli: Cli, words: tuple[str, ...], mistake: str) -> None:
+    """It is standard output where that has a meaning, and else a mistake; nothing is made."""
+    home = () if words[0] == "init" else ("--home", "home")
+    assert mistake in cli(*words, *home, code=2).stderr
+    assert not any(Path().iterdir())
+
+
+def test_settings_can_be_printed(cli: Cli) -> None:
+    """Where a file would be written."""
+    assert cli("init", "-").stdout == settings_toml()
+    assert not any(Path().iterdir())
+
+
 def test_draining_ends_with_an_error(cli: Cli, home: Path, wines: Wines) -> None:
     """A run that did not get rid of its batch is the last one."""
     wines("inbox/a.csv")

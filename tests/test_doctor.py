@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -267,3 +268,63 @@ def test_on_a_terminal(home: Path, columns: int) -> None:
     assert code == 0
     assert max(map(len, plain(shown).splitlines())) <= columns
     assert "\x1b[32mok" in shown
+
+
+# --- what cannot be looked at ---
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Takes the right to look into a folder away, also from root."""
+
+    def shut(folder: Path) -> None:
+        def refusing(call: Callable[..., Any]) -> Callable[..., Any]:
+            def refuse(path: Any = ".", *more: Any, **options: Any) -> Any:
+                place = Path(os.fsdecode(path)) if not isinstance(path, int) else Path()
+                if folder in place.parents or (call is scan and place == folder):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+                return call(path, *more, **options)
+
+            return refuse
+
+        scan = os.scandir
+        monkeypatch.setattr(os, "scandir", refusing(os.scandir))
+        monkeypatch.setattr(os, "stat", refusing(os.stat))
+
+    return shut
+
+
+def test_a_home_of_somebody_else(found: Found, home: Path, shut: Callable[[Path], None]) -> None:
+    """It is told once, as what it is; nothing that only follows from it."""
+    shut(home)
+    told = found("--home", home, code=7)
+    (check,) = told["home"]
+    assert check["level"] == "problem" and check["text"] == f"{home}: Permission denied"
+    assert set(told) == {"settings", "versions", "home"}
+
+
+def test_a_folder_of_a_home_that_is_somebody_else_s(
+    found: Found, home: Path, shut: Callable[[Path], None]
+) -> None:
+    """The rest is looked at all the same."""
+    shut(home / "backups")
+    told = found("--home", home, code=7)
+    assert [each["level"] for each in told["backup"]] == ["problem"]
+    assert told["backup"][0]["text"].endswith("Permission denied")
+    for subject in ("home", "ledger", "models", "schedule"):
+        assert told[subject][0]["level"] == "ok"
+
+
+@pytest.mark.parametrize("where", ["variable", "file", "option"])
+def test_mistakes_are_json_for_whoever_asks_for_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Wherever that stands, also beside the mistakes; without it they are a table."""
+    Path("wrong.toml").write_text("budget = 'many'\n" + "json = true\n" * (where == "file"))
+    words = ("doctor", "--settings", "wrong.toml")
+    if where == "variable":
+        monkeypatch.setenv("WINE_DRIFT_JSON", "1")
+    done = cli(*words, *(("--json",) if where == "option" else ()), code=7)
+    (check,) = json.loads(done.stdout)["checks"]
+    assert check["subject"] == "settings" and "budget" in check["text"]
+    assert "{" not in cli(*words, "--no-json", code=7).stdout

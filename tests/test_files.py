@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from wine_drift import failpoints, files
+from wine_drift.errors import SettingsError
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids="umask {:03o}".format)
@@ -170,6 +171,64 @@ def test_what_a_living_process_writes_is_left_to_it(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EBUSY and ".a.part" in str(caught.value)
     assert (tmp_path / "a").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_user_names_is_written_as_by_other_programs(tmp_path: Path) -> None:
+    """A file is replaced whole, also behind links, which stay; readable, whatever it was."""
+
+    def put(path: Path, content: bytes) -> None:
+        with files.named(path, "test") as file:
+            file.write(content)
+
+    (tmp_path / "sub").mkdir()
+    plain, link, far = (tmp_path / name for name in ("plain", "link", "far"))
+    link.symlink_to("sub/../plain")
+    far.symlink_to("link")
+    put(far, b"new")  # it leads to nothing yet
+    put(link, b"one")
+    with pytest.raises(KeyError), files.named(far, "test") as file:
+        file.write(b"half")
+        assert plain.read_bytes() == b"one"
+        raise KeyError
+    assert plain.read_bytes() == b"one" and mode(plain) == 0o644
+    put(far, b"two")
+    assert plain.read_bytes() == b"two" and not plain.is_symlink()
+    assert link.is_symlink() and far.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link", "plain", "sub"]
+
+
+def test_a_device_and_a_pipe_are_written_into(tmp_path: Path) -> None:
+    """Neither is replaced by a file; a link to one neither."""
+    leader, follower = os.openpty()
+    device, link, pipe = Path(os.ttyname(follower)), tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(device)
+    with files.named(link, "test") as file:
+        file.write(b"page")
+    assert os.read(leader, 9) == b"page"
+    assert link.is_symlink() and device.is_char_device()
+    os.close(leader), os.close(follower)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with files.named(pipe, "test") as file:
+        file.write(b"page")
+    assert os.read(reader, 9) == b"page" and pipe.is_fifo()
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+def test_no_folder_is_made_for_a_name_that_may_be_mistyped(tmp_path: Path) -> None:
+    """It is told; so is a file in the place of a folder, and a folder in the place of a file."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("none/x")
+    for path, told in (
+        ("none/x", f"there is no folder {tmp_path}/none"),
+        ("link", f"there is no folder {tmp_path}/none"),
+        ("file/x", "Not a directory"),
+        ("", "Is a directory"),
+    ):
+        with pytest.raises(SettingsError, match=told), files.named(tmp_path / path, "test"):
+            raise AssertionError(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_where_there_are_no_locks_files_are_written_all_the_same(

@@ -19,8 +19,10 @@ from click.testing import CliRunner, Result
 from terminal import on_terminal, plain
 
 from wine_drift.cli import main
+from wine_drift.demo import make_demo
 from wine_drift.layout import PLAIN, Paper, drawn, pairs, sheet
 from wine_drift.ledger import Ledger
+from wine_drift.report import diff_text, explain_text, selftest_text
 from wine_drift.settings import Settings
 
 LOOKS = (("status",), ("explain",), ("history", "list"), ("models", "list"))
@@ -229,6 +231,61 @@ def test_layout_fits(paper: Paper) -> None:
     assert " ".join(" ".join(lines).split()).count("end") == 3
     spared = plain(drawn([sheet(("a", "b"), [("1", "2")], paper, spare=("b",))], paper))
     assert ("2" in spared) == (paper.width in (None, 120))
+
+
+ODD = "a\x1b[31mb\x1b]0;c\u202ed\x9be\nf"  # a name that steers, turns text round, and starts a line
+SHOWN = "a�[31mb�]0;c�d�e f"
+
+
+def test_names_in_tables_do_not_steer_a_terminal(drifted: Path) -> None:
+    """Columns, categories and units, on a terminal and in a pipe, where a row is a line."""
+    with Ledger.open(drifted, None, read_only=True) as ledger:
+        processed = ledger.find("")
+    named = json.loads(json.dumps(processed).replace('"chlorides"', json.dumps(ODD)))
+    for paper in papers():
+        shown = explain_text(named, paper)
+        assert not set(plain(shown)) & set("\x1b\u202e\x9b")
+    shown = explain_text(named)
+    assert shown.count(SHOWN) == explain_text(processed).count("chlorides") > 1
+    assert len(shown.splitlines()) == len(explain_text(processed).splitlines())
+    power = {"test": "power", "version": "v1", "reference_rows": 9, "batch_rows": 9, "budget": 9}
+    feature = {"name": ODD, "shift_own": 1.0, "unit": ODD, "shift_sd": 1.0, "mean_delay": 2}
+    told = selftest_text(power | {"features": [feature]})
+    assert told.count(SHOWN) == 2 and len(told.splitlines()) == 4
+    change = {"what": "reliance", "of": ODD, "old": 0.1, "new": 0.2}
+    told = diff_text(
+        {"old": "v1", "new": "v2", "differences": [change], "scores": None, "removed": ["v1"]}
+    )
+    assert SHOWN in told and len(told.splitlines()) == 4
+
+
+@pytest.mark.parametrize("words", [("init",), ("simulate", "--out"), ("history", "export")])
+def test_paths_that_are_told_do_not_steer_a_terminal(words: tuple[str, ...]) -> None:
+    """A path may hold anything; here as on a terminal, for which click leaves escapes in."""
+    Path("a\x1b[31m").mkdir()
+    place = "a\x1b[31m/x.toml"
+    options = [*words, place]
+    if words[0] == "history":
+        make_demo(Settings(home=Path("home"), days=0.1))
+        options = [*words, "--openmetrics", place, "--home", "home"]
+    done = CliRunner().invoke(main, options, color=True)
+    assert done.exit_code == 0 and "a�[31m/x.toml" in done.output
+    assert "\x1b" not in done.output
+
+
+def test_metrics_on_a_terminal_do_not_steer_it(home: Path) -> None:
+    """A pipe gets names as they are published, with what they hold."""
+    words = ("metrics", "--home", home, "--pipeline", "a\x1b[31m\u202eb")
+    shown = on_terminal(*words)[1]
+    assert 'pipeline="a�[31m�b"' in shown and not set(shown) & set("\x1b\u202e")
+    piped = CliRunner().invoke(main, [str(word) for word in words]).output
+    assert 'pipeline="a\x1b[31m\u202eb"' in piped
+
+
+def test_files_that_a_shell_names_do_not_steer_a_terminal() -> None:
+    """`run-batch *` of an inbox to which others send."""
+    done = CliRunner().invoke(main, ["run-batch", "a.csv", "b\x1b[2J\u202e.csv"], color=True)
+    assert done.exit_code == 2 and "b�[2J�.csv" in done.output
 
 
 def test_json_has_what_steers_a_terminal_escaped() -> None:

@@ -309,6 +309,16 @@ def test_hostile_names_are_texts(page: Page) -> None:
         assert name in after.text
 
 
+def test_what_steers_is_not_on_the_page(page: Page) -> None:
+    """Neither in its texts nor in its drawings: names that turn the text around, and escapes."""
+    assert page.latest and page.champion
+    odd = "a\x1b[2Jb\u202ec\u2066d\x9be"
+    texts = {page.shapes[0].name, page.latest.record["batch"]["name"], page.champion, page.title}
+    text = render(renamed(page, dict.fromkeys(texts, odd)), policy=POLICY)
+    assert text.replace("\n", "").isprintable()
+    assert text.count("a�[2Jb�c�d�e") > len(texts)
+
+
 def test_letters_that_matplotlib_lacks(page: Page) -> None:
     """They are the browser's to draw, and no warning; dollars are no formula."""
     versions = {point.version: "酒🍷$x^2$" for point in page.points[2:]}
@@ -347,11 +357,32 @@ def test_names_inside_are_used_once(page: Page) -> None:
 
 
 def test_the_file_is_for_others_to_read(cli: Cli, drifted_home: Path) -> None:
-    """It appears whole, in a folder that is made; the verdict is told."""
+    """It appears whole, in a folder that is there; the verdict is told."""
+    assert "no folder" in cli("report", "--home", drifted_home, "--out", "new/a", code=2).stderr
+    Path("new").mkdir()
     told = cli("report", "--home", drifted_home, "--out", "new/report.html")
     assert re.fullmatch("wrote new/report.html: (look|act)\n", told.output)
     assert stat.S_IMODE(Path("new/report.html").stat().st_mode) == 0o644
     assert [path.name for path in Path("new").iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_the_page_can_go_to_standard_output(cli: Cli, drifted_home: Path, name: str) -> None:
+    """It and nothing else, to a pipe or at the end of a file; with --json there is no room."""
+    words = [sys.executable, "-m", "wine_drift", "report", "--home", str(drifted_home)]
+    words += ["--out", name]
+    page = subprocess.run(words, capture_output=True, check=True)
+    assert page.stdout.startswith(b"<!doctype html>") and page.stdout.endswith(b"</html>")
+    assert page.stderr == b""
+    Path("page.html").write_bytes(b"before\n")
+    with Path("page.html").open("ab") as file:
+        subprocess.run(words, stdout=file, check=True)
+    both = Path("page.html").read_bytes()
+    assert both.startswith(b"before\n<!doctype html>") and both.endswith(b"</html>")
+    refused = subprocess.run([*words, "--json"], capture_output=True, check=False)
+    assert refused.returncode == 2 and refused.stdout == b""
+    assert b"and --json: both write to standard output" in refused.stderr
+    assert [path.name for path in Path().iterdir()] == ["page.html"]
 
 
 def test_a_user_without_a_folder(drifted_home: Path) -> None:

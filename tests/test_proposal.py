@@ -23,7 +23,7 @@ from wine_drift.frame import Frame
 from wine_drift.proposal import WINDOW_ROWS, Proposal, propose
 from wine_drift.schema import parse_schema
 from wine_drift.screening import screen
-from wine_drift.settings import Settings
+from wine_drift.settings import Settings, settings_toml
 from wine_drift.tables import from_pandas
 
 N_ROWS = 60
@@ -292,6 +292,17 @@ def test_names_that_toml_must_quote() -> None:
         assert name in features(proposed(**{name: np.arange(N_ROWS) % 7}))
         constant = proposed(**{name: np.zeros(N_ROWS)})
         assert list(features(constant)) == ["x"]
+
+
+def test_names_that_steer_who_looks_at_the_file() -> None:
+    """They are told by their numbers, and read as what they are."""
+    odd = "a\x1b[2J\u202eb\x9bc\U000e0001d"
+    proposal = proposed(**{odd: [0.5, 1.5, 2.5] * 20, "kind": [odd, "b"] * 30})
+    assert proposal.schema.replace("\n", "").isprintable()
+    assert odd in features(proposal) and odd in features(proposal)["kind"]["categories"]
+    settings = settings_toml({"row_id": odd})
+    assert settings.replace("\n", "").isprintable()
+    assert tomllib.loads(settings) == {"row_id": odd}
 
 
 @pytest.mark.parametrize("name", ["", "score"])

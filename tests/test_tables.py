@@ -135,6 +135,7 @@ BAD: dict[str, tuple[str, bytes]] = {
     "last line cut off": ("t.csv", b"a,b,c\n1,2,3\n4,5"),
     "open quote": ("t.csv", b'a,b\n"1,2\n3,4\n'),
     "open quote in the header": ("t.csv", b'"a,b\n1,2\n'),
+    "a name of two lines": ("t.csv", b'x,"new\nline",y\n1,2,3\n'),
     "duplicate column": ("t.csv", b"a;b;a\n1;2;3\n"),
     "duplicate column but for spaces": ("t.csv", b"a; a\n1;2\n"),
     "empty": ("t.csv", b""),
@@ -710,3 +711,15 @@ def test_texts_of_parquet_take_no_thread(threads: int) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "60000\n"), done.stderr
+
+
+@pytest.mark.parametrize("header", ['x,"new\nline",y', 'x;"new\r\nline";y', 'x,"y'])
+def test_a_name_that_goes_on_in_the_next_line_is_told(header: str) -> None:
+    """As what it is, not as a line of another length; a quote within a name is no such thing."""
+    Path("t.csv").write_bytes(f"{header}\n1,2,3\n".encode())
+    with pytest.raises(TableError, match="line 1: the quoted name of column 2 goes on"):
+        read_table(Path("t.csv"))
+    for end in ("\n", "\r\n"):
+        for first in ('x,5" pipe,"y"', 'x,5" pipe,"a ""b"""'):
+            Path("t.csv").write_bytes(f"{first}{end}1,2,3{end}".encode())
+            assert list(read_table(Path("t.csv")).columns)[1] == '5" pipe'

@@ -62,20 +62,42 @@ def claim_file(path: Path, source: str = "file") -> Claim:
     SettingsError
         There is no such file, or it cannot be read.
     """
-    try:
-        stamp = _stamp(path)
-        if not path.is_file():  # a pipe or a device may never end
-            raise OSError(
-                errno.EINVAL, "not a file" if path.exists() else os.strerror(errno.ENOENT)
-            )
+    with _asked(path):
+        stamp = _stamp_of_file(path)
         reached("claim: read")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Claim(digest, _readable(path.name), source, path, stamp=stamp)
+
+
+def look_for(path: Path) -> None:
+    """See that a file which was named is there, before anything is done.
+
+    Raises
+    ------
+    SettingsError
+        It is not.
+    """
+    with _asked(path):
+        _stamp_of_file(path)
+
+
+@contextlib.contextmanager
+def _asked(path: Path) -> Iterator[None]:
+    """What the system says of a file that was named, as a mistake of who named it."""
+    try:
+        yield
     except OSError as error:
         raise SettingsError(
             f"batch {path}: {error.strerror}", remedy="name a file that is there and readable"
         ) from error
-    return Claim(digest, _readable(path.name), source, path, stamp=stamp)
+
+
+def _stamp_of_file(path: Path) -> tuple[int, ...]:
+    stamp = _stamp(path)
+    if not path.is_file():  # a pipe or a device may never end
+        raise OSError(errno.EINVAL, "not a file" if path.exists() else os.strerror(errno.ENOENT))
+    return stamp
 
 
 def claim_parts(name: str, parts: Sequence[Place]) -> Claim:

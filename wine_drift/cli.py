@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +19,17 @@ from wine_drift.errors import (
     Unhealthy,
     WineDriftError,
 )
+from wine_drift.files import STDOUT, is_stdout
 from wine_drift.logline import run_line
 from wine_drift.roster import more_waits
-from wine_drift.settings import DEFAULT_FILE, Settings, kind, load_settings, specification
+from wine_drift.settings import (
+    DEFAULT_FILE,
+    Settings,
+    kind,
+    load_settings,
+    specification,
+    wants_json,
+)
 from wine_drift.voice import (
     bar,
     give_up,
@@ -34,7 +43,7 @@ from wine_drift.voice import (
     tell,
     wipe,
 )
-from wine_drift.wording import LATE, counted
+from wine_drift.wording import LATE, counted, harmless
 
 if TYPE_CHECKING:
     from wine_drift.record import Report
@@ -145,6 +154,10 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             say("interrupted: what was not recorded will be taken again")
             ctx.exit(INTERRUPTED)
+        except click.ClickException as error:
+            # a shell puts names of files in the place of `*`
+            error.message = harmless(error.message)  # type: ignore[misc]
+            raise
         except BrokenPipeError:
             raise  # the reader of our output went away; click ends quietly
         except OSError as error:
@@ -294,7 +307,9 @@ def metrics(file: str | None, **options: Any) -> None:
     from wine_drift.publishing import render
 
     with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
-        click.echo(render(families(settings, ledger)), nl=False)
+        text = render(families(settings, ledger))
+    # what reads a pipe gets names as they are published
+    click.echo(harmless(text) if sys.stdout.isatty() else text, nl=False, color=True)
 
 
 @main.command()
@@ -496,13 +511,11 @@ def models_diff(old: str | None, new: str | None, file: str | None, **options: A
 def models_export(version: str, file: str | None, **options: Any) -> None:
     """Write VERSION to one file, for `import` in another home or for keeping."""
     settings = _settings(file, options)
-    if settings.out is None:
-        raise SettingsError("no file to write to", remedy="name one with --out")
     from wine_drift.exchange import export_version
-    from wine_drift.report import written_text
 
-    export_version(settings, version, settings.out)
-    _answer(settings, {"path": str(settings.out)}, written_text)
+    path = _goal(settings, "out", streams=False)
+    export_version(settings, version, path)
+    _wrote(settings, {"path": str(path)})
 
 
 @models.command("import")
@@ -549,15 +562,12 @@ def repair(file: str | None, **options: Any) -> None:
 def simulate(file: str | None, **options: Any) -> None:
     """Write batch files with a drift scenario, of the table or of simulated wines."""
     settings = _settings(file, options)
-    if settings.out is None:
-        raise SettingsError("no folder to write to", remedy="name one with --out")
+    out = _goal(settings, "out", kind="folder", streams=False)
     from wine_drift.dataset import load_schema
     from wine_drift.supply import write_simulated
 
     schema = load_schema(settings.schema)
-    paths = write_simulated(
-        settings, schema, n_batches=settings.batches, out=settings.out, progress=bar
-    )
+    paths = write_simulated(settings, schema, n_batches=settings.batches, out=out, progress=bar)
     found = {"files": [str(path) for path in paths]}
     _answer(settings, found, lambda found: "\n".join(found["files"]))
 
@@ -565,15 +575,16 @@ def simulate(file: str | None, **options: Any) -> None:
 @main.command()
 @takes("out", "pipeline", "json")
 def report(file: str | None, **options: Any) -> None:
-    """Write a page for people to --out FILE: is the model healthy, and if not, why not."""
-    settings = _settings(file, options)
-    if settings.out is None:
-        raise SettingsError("no file to write to", remedy="name one with --out")
-    from wine_drift.portrait import write_report
-    from wine_drift.report import written_text
+    """Write a page for people to --out FILE: is the model healthy, and if not, why not.
 
-    level = write_report(settings, settings.out)
-    _answer(settings, {"path": str(settings.out), "verdict": level}, written_text)
+    FILE can be - for standard output.
+    """
+    settings = _settings(file, options)
+    path = _goal(settings, "out")
+    from wine_drift.portrait import write_report
+
+    level = write_report(settings, path)
+    _wrote(settings, {"path": str(path), "verdict": level})
 
 
 @main.command()
@@ -604,17 +615,19 @@ def fetch_data(file: str | None, **options: Any) -> None:
 @click.option("--target", metavar="COLUMN", help="its column with the answer")
 @click.option("--positive", metavar="RULE", help="what counts as positive: '> 6.5' or '== yes'")
 def init(path: Path, table: str | None, target: str | None, positive: str | None) -> None:
-    """Write a settings file with every setting explained, to PATH.
+    """Write a settings file with every setting explained, to PATH; - prints it.
 
     With --from, also a schema file, proposed from a table.
     """
+    if table and str(path) == STDOUT:
+        raise SettingsError("-: --from writes two files", remedy="name the settings file")
     if table and target and positive:
         from wine_drift.supply import write_proposal
 
         written, remarks = write_proposal(path, Path(table), target=target, positive=positive)
         for remark in remarks:
             say(f"look at this: {remark}")
-        click.echo("\n".join(f"wrote {each}" for each in written))
+        click.echo(harmless("\n".join(f"wrote {each}" for each in written)))
         return
     if (table, target, positive) != (None, None, None):
         raise SettingsError(
@@ -623,12 +636,15 @@ def init(path: Path, table: str | None, target: str | None, positive: str | None
         )
     from wine_drift.settings import settings_toml
 
+    if str(path) == STDOUT:
+        click.echo(settings_toml(), nl=False)
+        return
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(settings_toml())
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}", remedy="name another file") from error
-    click.echo(f"wrote {path}")
+    click.echo(harmless(f"wrote {path}"))
 
 
 @main.command()
@@ -668,16 +684,16 @@ def history_list(file: str | None, **options: Any) -> None:
 @history.command("export")
 @takes("openmetrics", "since", "until", "step", "pipeline", "legacy_metrics", "json")
 def history_export(file: str | None, **options: Any) -> None:
-    """Write every metric of the past to --openmetrics FILE, with its times."""
-    settings = _settings(file, options)
-    if settings.openmetrics is None:
-        raise SettingsError("no file to write to", remedy="name one with --openmetrics")
-    from wine_drift.history import export_history
-    from wine_drift.report import written_text
+    """Write every metric of the past to --openmetrics FILE, with its times.
 
-    told = export_history(settings, settings.openmetrics, progress=bar)
-    found = {"path": str(settings.openmetrics), "entries": told}
-    _answer(settings, found, written_text)
+    FILE can be - for standard output.
+    """
+    settings = _settings(file, options)
+    path = _goal(settings, "openmetrics")
+    from wine_drift.history import export_history
+
+    told = export_history(settings, path, progress=bar)
+    _wrote(settings, {"path": str(path), "entries": told})
 
 
 @main.command()
@@ -691,7 +707,8 @@ def demo(file: str | None, **options: Any) -> None:
     from wine_drift.history import export_history
     from wine_drift.report import demo_text
 
-    story, path, entries = make_demo(settings, progress=bar), settings.openmetrics, None
+    path = settings.openmetrics and _goal(settings, "openmetrics", streams=False)
+    story, entries = make_demo(settings, progress=bar), None
     if story is not None:
         say("SIMULATED DATA: these are not measurements of real wines")
     if path is not None and (story is not None or not path.exists()):
@@ -758,7 +775,8 @@ def doctor(file: str | None, **options: Any) -> None:
     try:
         settings = _settings(file, options)
     except SettingsError as error:
-        as_json, step = bool(options["json"]), error.remedy
+        as_json = wants_json(options, os.environ, file=Path(file) if file else None)
+        step = error.remedy
         checks = [Check(PROBLEM, "settings", line, step) for line in str(error).splitlines()]
     else:
         from wine_drift.doctor import examine
@@ -868,6 +886,30 @@ def _versions(settings: Settings) -> tuple[list[dict[str, Any]], str | None, set
         return ledger.versions(), champion["version"] if champion else None, ledger.pruned()
 
 
+def _goal(settings: Settings, name: str, *, kind: str = "file", streams: bool = True) -> Path:
+    """What a command is to write to; `streams`: whether it can be standard output."""
+    path: Path | None = getattr(settings, name)
+    if path is None:
+        raise SettingsError(f"no {kind} to write to", remedy=f"name one with --{name}")
+    if not streams and str(path) == STDOUT:
+        raise SettingsError(f"--{name} {path}: is no {kind}", remedy=f"name a {kind}")
+    if streams and settings.json and is_stdout(path):
+        raise SettingsError(
+            f"--{name} {path} and --json: both write to standard output", remedy="leave one out"
+        )
+    return path
+
+
+def _wrote(settings: Settings, found: Mapping[str, Any]) -> None:
+    """Tell of a file, but not in the midst of what was written to standard output."""
+    from wine_drift.report import written_text
+
+    if is_stdout(Path(found["path"])):
+        wipe()
+    else:
+        _answer(settings, found, written_text)
+
+
 def _answer(
     settings: Settings,
     record: Mapping[str, Any],
@@ -879,7 +921,7 @@ def _answer(
     if settings.json:
         _print_json(record)
     else:
-        click.echo(text(record))
+        click.echo(harmless(text(record)))
     if error is not None:
         raise error
 

@@ -47,7 +47,24 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield Check(OK, "settings", "no mistakes")
     yield from of_versions()
     yield from _home(settings)
-    yield from _sinks(settings)
+    if _is_shut(settings.home):
+        return  # all else is in there, and only this would be told again
+    yield from _seen("sinks", _sinks(settings))
+    yield from _seen("ledger", _inside(settings))
+
+
+def _seen(subject: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """Findings as far as the system lets us look."""
+    try:
+        yield from checks
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        told = f"{place}{error.strerror or error}"
+        yield Check(PROBLEM, subject, told, "run as the one who runs the job, or give the right")
+
+
+def _inside(settings: Settings) -> Iterator[Check]:
+    """Ledger, backup, models, schedule and data."""
     try:
         if not Ledger.exists(settings.home, settings.ledger):
             told = "there is none yet; the first run makes it"
@@ -60,10 +77,10 @@ def examine(settings: Settings) -> Iterator[Check]:
         known = None
         yield Check(PROBLEM, "ledger", str(error), error.remedy)
     if known is not None:
-        yield from _backup(settings, known)
-        yield from _models(settings)
+        yield from _seen("backup", _backup(settings, known))
+        yield from _seen("models", _models(settings))
         yield from of_schedule(known.verdict, known.snapshot.run, settings.schedule)
-    yield from _data(settings, known)
+    yield from _seen("data", _data(settings, known))
 
 
 def of_versions() -> Iterator[Check]:
@@ -99,6 +116,17 @@ def _home(settings: Settings) -> Iterator[Check]:
         yield Check(NOTE, "home", f"{home}: not there yet", "the first run makes it")
     except OSError as error:
         yield Check(PROBLEM, "home", f"{home}: {error.strerror}", "name a folder, and be its owner")
+
+
+def _is_shut(home: Path) -> bool:
+    """Whether it cannot be looked into; what is not there can."""
+    try:
+        with os.scandir(home):
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _backup(settings: Settings, known: Standing) -> Iterator[Check]:

@@ -12,14 +12,17 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from wine_drift.errors import SettingsError
 from wine_drift.failpoints import reached
 
 OWN = 0o600  # mode of files; folders can be entered by their owner, too
 SHARED = 0o644  # for what other programs are to read
+STDOUT = "-"  # in the place of a file that is to be written
 
 
 def make_folder(path: Path, *, mode: int = 0o700) -> None:
@@ -73,6 +76,65 @@ def whole(path: Path, what: str, *, mode: int = OWN) -> Iterator[BinaryIO]:
         raise
     sync_folder(path.parent)
     reached(f"{what}: done")
+
+
+@contextlib.contextmanager
+def named(path: Path, what: str) -> Iterator[BinaryIO]:
+    """Open for writing what a user named at a command, as other programs do.
+
+    A file appears whole or not at all, also one that a link leads to, and the link stays. A device
+    or a pipe is written into, and `-` is standard output. No folder is made: it may be a mistyped
+    one. What runs write by themselves is for `whole`, which follows no link.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be written.
+    """
+    try:
+        if is_stdout(path):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        elif _is_stream(path):
+            with path.open("wb") as stream:
+                yield stream
+        else:
+            target = path.resolve()
+            if not target.parent.exists():
+                raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with whole(target, what, mode=SHARED) as file:
+                yield file
+    except BrokenPipeError:
+        raise  # who reads it has had enough
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror or error}",
+            remedy="name a file in a writable folder with room",
+        ) from error
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether it is standard output: by its short name, or by one such as /dev/stdout."""
+    if str(path) == STDOUT:
+        return True
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether there is something that cannot be replaced, but written into.
+
+    The system is asked, which follows no link of a stranger's in a folder such as /tmp.
+    """
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from prometheus_client import Metric
 
 from wine_drift.errors import SettingsError
-from wine_drift.files import SHARED, make_folder, whole
+from wine_drift.files import named
 from wine_drift.home import reading
 from wine_drift.outbox import JOB, families
 from wine_drift.settings import Settings
@@ -72,7 +72,9 @@ def export_history(
                     yield max(at, since), found
 
         labels = {"job": JOB}
-        _write(path, openmetrics(moments(), until=until, step=settings.step, labels=labels))
+        with named(path, "history") as out:
+            lines = openmetrics(moments(), until=until, step=settings.step, labels=labels)
+            out.writelines(line.encode() for line in lines)
     return len(entries)
 
 
@@ -101,20 +103,3 @@ def _unix_time(name: str, text: str) -> float:
             remedy="write it like 2026-11-23T06:00, in UTC, or in seconds since 1970",
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _write(path: Path, lines: Iterator[str]) -> None:
-    """All of it or nothing; readable by others, as Prometheus is another user."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe, or a folder, which tells its own error
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(lines)
-            return
-        path = path.resolve()  # what a link leads to is written, the link stays
-        make_folder(path.parent, mode=0o755)
-        with whole(path, "history", mode=SHARED) as out:
-            out.writelines(line.encode() for line in lines)
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: {error.strerror}", remedy="name a file in a writable folder with room"
-        ) from error

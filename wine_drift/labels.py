@@ -81,7 +81,7 @@ def add_labels(
             )
         batch, champion = record["batch"], Champion(settings, schema, ledger, now, progress)
         champion.check_schema()
-        frame = _read(path, settings)
+        frame = _read(path, schema, settings)
         kept = ledger.scored(batch["sequence"])
         if kept is None and batch["labelled"] == batch["accepted"]:
             return _published(settings, ledger, record, "already_labelled")
@@ -205,10 +205,14 @@ def _labelled(
     return fresh, replace(rows, positive=np.where(fresh, positive, rows.positive))
 
 
-def _read(path: Path, settings: Settings) -> Frame:
+def _read(path: Path, schema: Schema, settings: Settings) -> Frame:
     try:
         return read_table(
-            path, text_column=settings.row_id, keep_blank=True, most_bytes=settings.max_bytes
+            path,
+            text_column=settings.row_id,
+            listed=schema.listed,
+            keep_blank=True,
+            most_bytes=settings.max_bytes,
         )
     except FileUnreadable:
         raise

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wine_drift.wording import harmless
+from wine_drift.wording import one_line
 
 # Of a line or a cell: what it says, and how; the words alone tell it too.
 STYLES = {
@@ -108,7 +108,7 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
 
 def word(text: str) -> Text:
     """A text that steers no terminal, coloured if it is a word that asks for it."""
-    return Text(harmless(text), style=STYLES.get(text.lower().partition(":")[0], ""))
+    return Text(one_line(text), style=STYLES.get(text.lower().partition(":")[0], ""))
 
 
 def drawn(parts: Iterable[str | Table], paper: Paper) -> str:
@@ -126,7 +126,7 @@ def drawn(parts: Iterable[str | Table], paper: Paper) -> str:
         highlight=False,
     )
     for part in parts:
-        console.print(_folded(harmless(part), paper.width) if isinstance(part, str) else part)
+        console.print(_folded(one_line(part), paper.width) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

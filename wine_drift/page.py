@@ -28,6 +28,7 @@ from wine_drift.wording import (
     counted,
     evidence,
     fault_text,
+    harmless,
     number,
     probability,
 )
@@ -95,7 +96,7 @@ def render(page: Page, *, policy: str) -> str:
     Everything that came from elsewhere is escaped. There is no script in it, and nothing that is
     loaded; `policy` tells browsers so, as a Content-Security-Policy.
     """
-    return (
+    return harmless(
         _environment()
         .get_template("page.html")
         .render(

@@ -91,7 +91,7 @@ def count_parts(
     ahead : bool
         See `read_parts`.
     """
-    with _reading(place, yardstick.row_id, most_bytes, ahead=ahead) as frames:
+    with _reading(place, yardstick.schema, yardstick.row_id, most_bytes, ahead=ahead) as frames:
         for frame in frames:
             if len(frame):
                 yield count_part(frame, yardstick, known)
@@ -99,7 +99,7 @@ def count_parts(
 
 def check_begin(place: Place, schema: Schema, row_id: str | None, most_bytes: int) -> None:
     """Screen the first rows of a file."""
-    with _reading(place, row_id, most_bytes) as frames:
+    with _reading(place, schema, row_id, most_bytes) as frames:
         first = next(frames)
         if len(first):
             screen(first, schema, whole_file=False)
@@ -107,12 +107,18 @@ def check_begin(place: Place, schema: Schema, row_id: str | None, most_bytes: in
 
 @contextlib.contextmanager
 def _reading(
-    place: Place, row_id: str | None, most_bytes: int, *, ahead: bool = False
+    place: Place, schema: Schema, row_id: str | None, most_bytes: int, *, ahead: bool = False
 ) -> Iterator[Iterator[Frame]]:
     """The table in parts; what is found wrong with it while this holds is told with its name."""
     with at_hand(place, most_bytes) as path:
         try:
-            yield read_parts(path, text_column=row_id, most_bytes=most_bytes, ahead=ahead)
+            yield read_parts(
+                path,
+                text_column=row_id,
+                listed=schema.listed,
+                most_bytes=most_bytes,
+                ahead=ahead,
+            )
         except (BadBatch, TableError) as error:
             detail = str(error).removeprefix(f"{path}: ")
             raise type(error)(f"{place.shown}: {detail}", remedy=error.remedy) from error

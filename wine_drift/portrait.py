@@ -15,7 +15,7 @@ from wine_drift.chronicle import Estimate, Point, point
 from wine_drift.detector import Detector
 from wine_drift.errors import SettingsError, StateUnreadable
 from wine_drift.explanation import ranked
-from wine_drift.files import SHARED, make_folder, whole
+from wine_drift.files import named
 from wine_drift.home import models_place
 from wine_drift.ledger import Ledger
 from wine_drift.measures import wilson
@@ -50,14 +50,8 @@ def write_report(settings: Settings, path: Path, *, now: Callable[[], float] = t
     if path.is_dir():
         raise SettingsError(f"{path}: a folder", remedy="name a file in it")
     text = page.render(gathered, policy=POLICY)
-    try:
-        make_folder(path.parent, mode=0o755)
-        with whole(path, "report", mode=SHARED) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: {error.strerror}", remedy="name a file in a writable folder with room"
-        ) from error
+    with named(path, "report") as file:
+        file.write(text.encode())
     return gathered.verdict.level
 
 

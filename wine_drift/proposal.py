@@ -6,7 +6,6 @@ A proposal is a start: it says in comments what it was made from, and a person s
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from wine_drift.errors import SettingsError
 from wine_drift.frame import Column, Frame
 from wine_drift.schema import OTHER, SCORE, asked_for, category, parse_schema
 from wine_drift.screening import read_target
+from wine_drift.wording import quoted
 
 FEWEST_ROWS = 20
 MOST_ANSWERS = 20  # different texts of a target
@@ -54,7 +54,14 @@ class Proposal:
     remarks: tuple[str, ...]  # what a person should look at first
 
 
-def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
+def propose(
+    frame: Frame,
+    *,
+    name: str,
+    target: str,
+    positive: str,
+    nothing: Mapping[str, Sequence[str]] | None = None,
+) -> Proposal:
     """Propose a schema, and settings to go with it.
 
     Parameters
@@ -67,6 +74,8 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         Column with the answer.
     positive : str
         Rule on it, such as "> 6.5" or "== yes".
+    nothing : mapping, optional
+        Texts that came as empty cells, by column.
 
     Raises
     ------
@@ -105,7 +114,10 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
     frame = frame.take(~np.all([each.is_empty for each in frame.columns.values()], axis=0))
     answers = _Answers.of(frame.columns[target], target, positive)
     others = {key: column for key, column in frame.columns.items() if key != target}
-    found = _asked_about([_look(key, column, answers) for key, column in others.items()])
+    told = {key: _listing(texts) for key, texts in (nothing or {}).items()}
+    found = _asked_about(
+        [_look(key, each, answers, told.get(key, "")) for key, each in others.items()]
+    )
     used, left_out = (
         [each for each in found if bool(each.entry) is kind] for kind in (True, False)
     )
@@ -120,14 +132,14 @@ def propose(frame: Frame, *, name: str, target: str, positive: str) -> Proposal:
         "# what was seen and as much again on either side, or more where values have a long tail,",
         "# in round numbers, and without a sign that was not seen. It should be what can be: a row",
         "# with a value beyond it is set aside.",
-        f"name = {_quoted(name)}",
+        f"name = {quoted(name)}",
         'row = "row"  # what one is, for people',
         *repeats.entry,
         *("", "[target]", *answers.entry),
     ]
     if left_out:
         lines += ["", "# Left out:"]
-        lines += [f"# {_quoted(each.name)} {each.remark}" for each in left_out]
+        lines += [f"# {quoted(each.name)} {each.remark}" for each in left_out]
     for each in used:
         lines += ["", "[[feature]]", *each.entry]
     suspects = [
@@ -261,8 +273,8 @@ class _Look:
         return replace(self, entry=entry, remark=remark, is_suspect=True)
 
 
-def _look(name: str, column: Column, answers: _Answers) -> _Look:
-    """What a column is good for."""
+def _look(name: str, column: Column, answers: _Answers, nothing: str = "") -> _Look:
+    """What a column is good for; `nothing` tells of texts that came as empty cells."""
     values, is_empty, is_text = _Values.of(column), column.is_empty, column.is_text
     n_values, n_rows = len(values.texts), len(is_empty)
 
@@ -299,12 +311,13 @@ def _look(name: str, column: Column, answers: _Answers) -> _Look:
     if goes_on and not is_category:
         remark = "goes with the order of the rows, as a date does: later batches have others"
         return left_out(remark, is_suspect=True)
-    entry = [f"name = {_quoted(name)}"]
+    entry = [f"name = {quoted(name)}"]
     if is_category:
         listed = [text for text in values.frequent_first if text != OTHER]
         entry.append(f"categories = {_toml(listed)}  # the most frequent one first")
     if faulty.mean() > MOST_GAPS:
-        return left_out(f"has no {what} in {faulty.mean():.0%} of the rows: they were not scored")
+        share = f"{faulty.mean():.0%} of the rows"
+        return left_out(f"has no {what} in {share}: they were not scored{nothing}")
     if not is_category:
         numbers = column.numbers[~faulty]
         (low, high), seen = _plausible(numbers), (float(numbers.min()), float(numbers.max()))
@@ -312,7 +325,7 @@ def _look(name: str, column: Column, answers: _Answers) -> _Look:
         entry.append(f"maximum = {_toml(high)}")
         entry += _as_codes(numbers)
     if faulty.any():
-        entry[0] += f"  # no {what} in {faulty.sum():,} rows: such rows are not scored"
+        entry[0] += f"  # no {what} in {faulty.sum():,} rows: such rows are not scored{nothing}"
     sides = [cells[rows & ~faulty] for rows in (answers.positive, answers.negative)]
     look = _Look(name, values, tuple(entry), faulty=faulty)
     if _are_apart(*sides):
@@ -365,6 +378,17 @@ def _goes_on(cells: NDArray[Any], is_category: bool) -> bool:
     if changes < min(CHANCE_RUNS * shuffled, len(cells) / _batch_rows(len(cells))):
         return True
     return not is_category and bool((after >= before).all() or (after <= before).all())
+
+
+def _listing(texts: Sequence[str]) -> str:
+    """What a person can do about texts that came as empty cells.
+
+    >>> _listing(["NA"])
+    '; "NA" is an empty cell unless categories list it'
+    """
+    some = f"{', '.join(map(quoted, texts[:3]))}{' and more' * (len(texts) > 3)}"
+    verb, whom = ("is an empty cell", "it") if len(texts) == 1 else ("are empty cells", "them")
+    return f"; {some} {verb} unless categories list {whom}"
 
 
 def _texts_asked_for(values: _Values, rule: str) -> list[str]:
@@ -509,17 +533,8 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     number = float(value)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-
-
-def _quoted(text: str) -> str:
-    r"""A text as TOML has it.
-
-    >>> print(_quoted('5" pipe'))
-    "5\" pipe"
-    """
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wine_drift.explanation import explain, pattern, ranked
-from wine_drift.layout import PLAIN, Paper, columns, drawn
+from wine_drift.layout import PLAIN, Paper, drawn, sheet
 from wine_drift.schema import SCORE
 from wine_drift.wording import (
     CANDIDATES,
@@ -94,15 +94,17 @@ def explain_text(record: Mapping[str, Any], paper: Paper = PLAIN) -> str:
         lines.append(_row("score", UNWATCHED))
     if not drift["features"]:
         return drawn(lines, paper)
-    table = columns("", "what changed", "evidence", "severity", "reliance")
-    for column in explain(record):
-        table.add_row(
+    rows = [
+        (
             "*" if column["drifted"] else "",
             column["change"],
             evidence(column["log10_evidence"]),
             number(column["severity"], 2),
             "-" if column["reliance"] is None else f"{column['reliance']:.0%}",
         )
+        for column in explain(record)
+    ]
+    table = sheet(("", "what changed", "evidence", "severity", "reliance"), rows, paper)
     threshold = evidence(record["thresholds"]["log10_evidence"])
     note = (
         f"* drifted: evidence from {threshold} and severity from "
@@ -118,39 +120,40 @@ def selftest_text(found: Mapping[str, Any]) -> str:
         f"selftest {found['test']} · champion {found['version']}, {found['reference_rows']} "
         f"reference rows · batches of {found['batch_rows']} rows · budget {found['budget']}"
     ]
+    rows: list[Sequence[str]] = []
     if found["test"] == "null":
-        table = columns("healthy batches with", "drift", "95 % limits", "quality", "95 % limits")
-        for level, drift in found["rates"]["drift"].items():
-            quality = found["rates"]["quality"][level]
-            cells = [cell for rate in (drift, quality) for cell in _rate(rate)]
-            table.add_row(f"p < {level}", *cells)
-        table.add_row("a fault of the source", *_rate(found["faults"]), "", "")
+        titles = ("healthy batches with", "drift", "95 % limits", "quality", "95 % limits")
+        rates = found["rates"]
+        for level, drift in rates["drift"].items():
+            rows.append((f"p < {level}", *_rate(drift), *_rate(rates["quality"][level])))
+        rows.append(("a fault of the source", *_rate(found["faults"]), "", ""))
         last = f"{found['alarms']} alarms began in {found['batches']} healthy batches"
-        return "\n".join([*lines, "", drawn([table], PLAIN), last])
+        return drawn([*lines, "", sheet(titles, rows), last], PLAIN)
     if found["test"] == "longrun":
         head = f"{found['streams']} healthy streams of {found['batches']} batches"
-        table = columns(head, "streams", "95 % limits", "promised at most")
         bound = f"{found['bound']:.1%}"
-        table.add_row("drift evidence of an alarm", *_rate(found["drift_evidence"]), bound)
-        table.add_row("quality evidence of an alarm", *_rate(found["quality_evidence"]), bound)
-        table.add_row("an alarm, drift or quality", *_rate(found["alarms"]), "")
-        return "\n".join([*lines, "", drawn([table], PLAIN)])
+        for kind in ("drift", "quality"):
+            rate = _rate(found[f"{kind}_evidence"])
+            rows.append((f"{kind} evidence of an alarm", *rate, bound))
+        rows.append(("an alarm, drift or quality", *_rate(found["alarms"]), ""))
+        table = sheet((head, "streams", "95 % limits", "promised at most"), rows)
+        return drawn([*lines, "", table], PLAIN)
     if found["test"] == "power":
         head = "smallest shift with an alarm in 95 % of batches"
-        table = columns("feature", head, "in sd", "batches to evidence at half of it")
         for feature in found["features"]:
             shift, sd = feature["shift_own"], feature["shift_sd"]
-            table.add_row(
-                feature["name"],
-                "none" if shift is None else f"{shift:.3g} {feature['unit']}".strip(),
-                number(sd, 2),
-                "> 50 batches" if feature["mean_delay"] >= 50 else f"{feature['mean_delay']:.1f}",
-            )
-        return "\n".join([*lines, "", drawn([table], PLAIN)])
-    table = columns("95 % interval of", "holds the true value", "95 % limits", "batches with one")
+            told = "none" if shift is None else f"{shift:.3g} {feature['unit']}".strip()
+            late = feature["mean_delay"] >= 50
+            delay = "> 50 batches" if late else f"{feature['mean_delay']:.1f}"
+            rows.append((feature["name"], told, number(sd, 2), delay))
+        table = sheet(("feature", head, "in sd", "batches to evidence at half of it"), rows)
+        return drawn([*lines, "", table], PLAIN)
     for name, measure in found["measures"].items():
-        table.add_row(name.replace("_", " "), *_rate(measure), f"{measure['told']:.1%}")
-    return "\n".join([*lines, "", drawn([table], PLAIN)])
+        rows.append((name.replace("_", " "), *_rate(measure), f"{measure['told']:.1%}"))
+    table = sheet(
+        ("95 % interval of", "holds the true value", "95 % limits", "batches with one"), rows
+    )
+    return drawn([*lines, "", table], PLAIN)
 
 
 def demo_text(found: Mapping[str, Any]) -> str:
@@ -297,11 +300,15 @@ def diff_text(found: Mapping[str, Any]) -> str:
     old, new = found["old"], found["new"]
     lines = []
     if found["differences"]:
-        table = columns("", f"{old} (old)", f"{new} (new)")
-        for each in found["differences"]:
-            title = f"{each['what']} {each['of'] or ''}".replace("_", " ").rstrip()
-            table.add_row(title, _part(each, "old"), _part(each, "new"))
-        lines += [drawn([table], PLAIN), ""]
+        rows = [
+            (
+                f"{each['what']} {each['of'] or ''}".replace("_", " ").rstrip(),
+                _part(each, "old"),
+                _part(each, "new"),
+            )
+            for each in found["differences"]
+        ]
+        lines += [drawn([sheet(("", f"{old} (old)", f"{new} (new)"), rows)], PLAIN), ""]
     else:
         lines.append(f"the manifests of {old} and {new} tell the same")
     scores = found["scores"]
@@ -313,8 +320,8 @@ def diff_text(found: Mapping[str, Any]) -> str:
         f"{number(scores['largest'])} at most; {scores['decisions_changed']:.1%} of the decisions, "
         "each at its own cut, are others"
     )
-    rows = f"on the {scores['rows']} reference rows of {new}, which it was trained on"
-    return "\n".join([*lines, told, rows])
+    on = f"on the {scores['rows']} reference rows of {new}, which it was trained on"
+    return "\n".join([*lines, told, on])
 
 
 def _part(difference: Mapping[str, Any], side: str) -> str:

@@ -104,6 +104,8 @@ def run_batch(
         when the push failed.
     """
     schema = load_schema(settings.schema)
+    if batch is not None and not is_many(str(batch)):
+        batches.look_for(Path(batch))  # a mistyped name is no run that failed
     if settings.dry_run:
         with Ledger.open(settings.home, settings.ledger, read_only=True) as ledger:
             run = _Run(settings, schema, ledger, now, say, progress)
@@ -305,7 +307,10 @@ class _Run:
             return
         settings = self.settings
         yield from read_parts(
-            claim.path, text_column=settings.row_id, most_bytes=settings.max_bytes
+            claim.path,
+            text_column=settings.row_id,
+            listed=self.schema.listed,
+            most_bytes=settings.max_bytes,
         )
         batches.check_unchanged(claim)
 

@@ -85,6 +85,11 @@ class Schema:
         return {each.name: list(each.categories) for each in self.features if each.categories}
 
     @property
+    def listed(self) -> dict[str, list[str]]:
+        """The same with the answers, if these are texts."""
+        return self.categories | ({self.target: list(self.answers)} if self.answers else {})
+
+    @property
     def n_categories(self) -> tuple[int, ...]:
         """How many are listed of each feature, (n_features,); 0 of numbers."""
         return tuple(len(feature.categories) for feature in self.features)

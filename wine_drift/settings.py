@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from wine_drift.errors import SettingsError
 from wine_drift.files import read_small
+from wine_drift.wording import quoted
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -423,6 +424,22 @@ def load_settings(
     return Settings(**values)
 
 
+def wants_json(
+    options: Mapping[str, Any], environ: Mapping[str, str], *, file: Path | None = None
+) -> bool:
+    """Whether JSON is asked for, also by settings of which others are wrong.
+
+    >>> wants_json({"json": None}, {"WINE_DRIFT_JSON": "1", "WINE_DRIFT_BUDGET": "many"})
+    True
+    """
+    wanted = False
+    for name, _, raw in _layers(options, environ, file, []):
+        if name == "json":
+            with contextlib.suppress(ValueError):
+                wanted = bool(_parse(name, raw))
+    return wanted
+
+
 def _layer(place: str) -> str:
     """Where a value comes from: its option, its variable, or else a file."""
     return next((sign for sign in ("--", ENV_PREFIX) if place.startswith(sign)), "file")
@@ -441,7 +458,9 @@ def settings_toml(values: Mapping[str, Any] | None = None) -> str:
         choices = f.metadata["choices"]
         lines.append(f"# {f.metadata['help']}" + (f" ({', '.join(choices)})" if choices else ""))
         if name in values:
-            lines.append(f"{name} = {json.dumps(values[name], ensure_ascii=False)}")
+            value = values[name]
+            told = quoted(value) if isinstance(value, str) else json.dumps(value)
+            lines.append(f"{name} = {told}")
         else:
             lines.append(f"# {name} = {_toml_value(name, f)}")
     return "\n".join(lines) + "\n"
@@ -678,6 +697,8 @@ def _check_together(values: Mapping[str, Any], places: Mapping[str, str]) -> lis
     if window < values.get("min_labelled", Settings.min_labelled):
         place = places.get("window_rows") or places.get("min_labelled")
         mistakes.append(f"{place}: window_rows is below min_labelled: nothing could be trained")
+    if "log_file" in values and values["log_file"].name == "-":
+        mistakes.append(f"{places['log_file']}: - is no file; the log goes to stderr by itself")
     textfile = values.get("textfile")
     if textfile is not None and textfile.suffix != ".prom":
         mistakes.append(f"{places['textfile']}: node_exporter only reads names that end in .prom")

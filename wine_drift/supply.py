@@ -23,10 +23,10 @@ from wine_drift.frame import Column, Frame
 from wine_drift.ledger import Cursor
 from wine_drift.proposal import propose
 from wine_drift.rows import LabelledRows
-from wine_drift.schema import Schema
+from wine_drift.schema import Schema, asked_for
 from wine_drift.screening import Screened, screen
 from wine_drift.settings import Settings, scenarios, settings_toml
-from wine_drift.tables import read_table
+from wine_drift.tables import read_as_nothing, read_table
 
 SIMULATED = "simulated"
 SIMULATED_TRAINING_ROWS = 1_200
@@ -37,7 +37,7 @@ class Table:
 
     def __init__(self, path: Path, schema: Schema, settings: Settings) -> None:
         self.name = path.name
-        self._frame = read_table(path, most_bytes=settings.max_bytes)
+        self._frame = read_table(path, listed=schema.listed, most_bytes=settings.max_bytes)
         self._schema, self._settings = schema, settings
         self._screened = _screened_table(path, self._frame, schema)
         # by content: the same table in other bytes, zipped say, is the same stream
@@ -277,9 +277,15 @@ def write_proposal(
             raise SettingsError(f"{each}: is there already", remedy="move it away, or name another")
     if not data.exists():
         raise SettingsError(f"{data}: is not there", remedy="correct --from")
-    frame = read_table(data)
+    frame = read_table(data, listed={target: [asked_for(positive) or ""]})
     try:
-        proposal = propose(frame, name=name, target=target, positive=positive)
+        proposal = propose(
+            frame,
+            name=name,
+            target=target,
+            positive=positive,
+            nothing=read_as_nothing(data, frame),
+        )
     except SettingsError as error:
         raise SettingsError(f"{data}: {error}", remedy=error.remedy) from error
     settings = {

@@ -20,7 +20,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -32,12 +32,20 @@ from numpy.typing import NDArray
 from wine_drift.decimals import Cells, parse_lines
 from wine_drift.errors import FileUnreadable, TableError
 from wine_drift.frame import Column, Frame
+from wine_drift.schema import category
 
 if TYPE_CHECKING:  # pandas is loaded by the first table, not by --help
     import pandas as pd
     from pyarrow import ChunkedArray, Table
     from pyarrow.parquet import ParquetFile
 
+# Texts that stand for an empty cell in CSV, as pandas has them.
+NOTHING = frozenset(
+    {
+        *("", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "NULL", "null", "None"),
+        *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    }
+)
 SUFFIXES = (".csv", ".gz", ".zip", ".parquet")
 MOST_BYTES = 1 << 28  # of a table file once it is unpacked
 MOST_COLUMNS = 20_000
@@ -58,6 +66,7 @@ def read_table(
     path: Path,
     *,
     text_column: str | None = None,
+    listed: Mapping[str, Sequence[str]] | None = None,
     keep_blank: bool = False,
     most_bytes: int = MOST_BYTES,
 ) -> Frame:
@@ -70,6 +79,9 @@ def read_table(
         `*.zip`. The separator, `;` or `,`, is the one that the header line holds more of.
     text_column : str, optional
         Column whose cells are texts whatever they look like: in CSV 007 is not 7.
+    listed : mapping, optional
+        Categories by column: what is listed is a text, and no empty cell, also where it is one of
+        `NOTHING`.
     keep_blank : bool
         In CSV of one column a blank line is an empty cell.
     most_bytes : int
@@ -88,7 +100,7 @@ def read_table(
     FileUnreadable
         The system would not let it be read, or it is no regular file.
     """
-    (frame,) = _parts(path, text_column, most_bytes, None, keep_blank=keep_blank)
+    (frame,) = _parts(path, text_column, listed or {}, most_bytes, None, keep_blank=keep_blank)
     return frame
 
 
@@ -96,6 +108,7 @@ def read_parts(
     path: Path,
     *,
     text_column: str | None = None,
+    listed: Mapping[str, Sequence[str]] | None = None,
     most_bytes: int = MOST_BYTES,
     part_rows: int = PART_ROWS,
     ahead: bool = True,
@@ -106,10 +119,27 @@ def read_parts(
     rows is one empty part. What is wrong with a file is told when that place is reached. A part of
     a CSV file is read while the one before is worked on, if it may be read ahead.
     """
-    parts = _parts(path, text_column, most_bytes, part_rows, keep_blank=False)
+    parts = _parts(path, text_column, listed or {}, most_bytes, part_rows, keep_blank=False)
     if not ahead or path.suffix.lower() == ".parquet":  # which bounds the memory of the process
         return parts
     return _ahead(parts, part_rows)
+
+
+def read_as_nothing(path: Path, frame: Frame) -> dict[str, list[str]]:
+    """Texts of a CSV file that came as empty cells of columns of texts, the most frequent first."""
+    gaps = {
+        name: [*NOTHING]
+        for name, column in frame.columns.items()
+        if column.cells.dtype == object and column.is_empty.any()
+    }
+    if not gaps or path.suffix.lower() == ".parquet":
+        return {}
+    as_they_are = read_table(path, listed=gaps).columns
+    return {
+        name: [text for text, _ in Counter(found).most_common()]
+        for name in gaps
+        if (found := [t for t in as_they_are[name].texts(frame.columns[name].is_empty) if t])
+    }
 
 
 def _ahead(parts: Iterator[Frame], part_rows: int) -> Iterator[Frame]:
@@ -128,7 +158,13 @@ def _ahead(parts: Iterator[Frame], part_rows: int) -> Iterator[Frame]:
 
 
 def _parts(
-    path: Path, text_column: str | None, most_bytes: int, part_rows: int | None, *, keep_blank: bool
+    path: Path,
+    text_column: str | None,
+    listed: Mapping[str, Sequence[str]],
+    most_bytes: int,
+    part_rows: int | None,
+    *,
+    keep_blank: bool,
 ) -> Iterator[Frame]:
     """A table in parts of so many rows, or in one."""
     try:
@@ -136,7 +172,9 @@ def _parts(
         if path.suffix.lower() == ".parquet":
             yield from _read_parquet(path, most_bytes, part_rows)
         else:
-            yield from _read_csv(path, text_column, most_bytes, part_rows, keep_blank=keep_blank)
+            yield from _read_csv(
+                path, text_column, listed, most_bytes, part_rows, keep_blank=keep_blank
+            )
     except MemoryError as error:  # pyarrow's own is one, too
         raise TableError(
             f"{path}: needs more memory than there is for it", remedy="send it in smaller files"
@@ -279,7 +317,13 @@ def from_pandas(frame: pd.DataFrame) -> Frame:
 
 
 def _read_csv(
-    path: Path, text_column: str | None, most_bytes: int, part_rows: int | None, *, keep_blank: bool
+    path: Path,
+    text_column: str | None,
+    listed: Mapping[str, Sequence[str]],
+    most_bytes: int,
+    part_rows: int | None,
+    *,
+    keep_blank: bool,
 ) -> Iterator[Frame]:
     with _opened(path, most_bytes) as text:
         names, separator = _read_header(path, text)
@@ -288,6 +332,7 @@ def _read_csv(
             names=names,
             separator=separator,
             text_column=text_column,
+            words=_words(listed, {*names} - {text_column}),
             most_bytes=most_bytes,
             part_rows=part_rows,
             keep_blank=keep_blank,
@@ -393,7 +438,14 @@ def _read_header(path: Path, text: io.TextIOWrapper) -> tuple[list[str], str]:
         )
     separator = ";" if header.count(";") > header.count(",") else ","
     try:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+        # another line is only read by a quoted name that goes on there
+        reader = csv.reader([header, "\n"], delimiter=separator)
+        names = [name.strip() for name in next(reader, [])]
+        if reader.line_num > 1:
+            raise TableError(
+                f"{path}: line 1: the quoted name of column {len(names)} goes on in the next line",
+                remedy="write each name on one line; is a quote left open?",
+            )
     except csv.Error as error:
         raise TableError(f"{path}: line 1: {error}", remedy="give a CSV file") from error
     if not any(names):
@@ -409,6 +461,7 @@ def _parse_csv(
     separator: str,
     *,
     text_column: str | None,
+    words: Mapping[str, frozenset[str]],
     most_bytes: int,
     part_rows: int | None,
     keep_blank: bool,
@@ -417,6 +470,9 @@ def _parse_csv(
     import pandas as pd
 
     doubtful = False
+    nothing: Any = [*NOTHING]
+    if words:
+        nothing = {name: [*(NOTHING - words.get(name, frozenset()))] for name in names}
     try:
         reader = pd.read_csv(
             text,
@@ -424,6 +480,9 @@ def _parse_csv(
             names=names,
             header=None,
             index_col=False,
+            na_values=nothing,
+            keep_default_na=False,
+            dtype=dict.fromkeys(words, object),
             low_memory=False,
             converters={text_column: str.strip} if text_column in names else None,
             skip_blank_lines=not (keep_blank and len(names) == 1),
@@ -452,6 +511,19 @@ def _parse_csv(
             f"{path}: not a regular table: {_plain(error)}",
             remedy="give every line as many cells as the header",
         ) from error
+
+
+def _words(
+    listed: Mapping[str, Sequence[str]], names: Collection[str | None]
+) -> dict[str, frozenset[str]]:
+    """Which of `NOTHING` are categories, of each column where some are."""
+    found = {}
+    for name, categories in listed.items():
+        known = {category(text) for text in categories}
+        words = frozenset(text for text in NOTHING if text and category(text) in known)
+        if words and name in names:
+            found[name] = words
+    return found
 
 
 def _without_bools(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -102,11 +103,34 @@ def fault_text(fault: Mapping[str, Any]) -> str:
 def harmless(text: str) -> str:
     r"""Text without what would steer a terminal: files and columns are named by others.
 
+    Also without what turns the direction of text around, which is why pages have it, too.
+
     >>> harmless("a\x1b[31m.csv")
     'a�[31m.csv'
     """
     kept = (c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return "".join(kept)
+
+
+def one_line(text: str) -> str:
+    r"""The same on one line: a name could pretend to be the next.
+
+    >>> one_line("a\n\x1b[31m.csv")
+    'a �[31m.csv'
+    """
+    return harmless(text.replace("\n", " "))
+
+
+def quoted(text: str) -> str:
+    r"""A text as TOML has it, without what would steer who looks at it.
+
+    >>> print(quoted('5" \u202epipe'))
+    "5\" \u202epipe"
+    """
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 1 << 16 else f"\\U{ord(c):08x}"
+        for c in json.dumps(text, ensure_ascii=False)
+    )
 
 
 def counted(number: int, one: str, many: str) -> str:
