@@ -25,9 +25,11 @@ from wine_drift.verdict import Verdict
 from wine_drift.wording import (
     CANDIDATES,
     REASONS,
+    action,
     counted,
     evidence,
     fault_text,
+    last_decision,
     number,
     probability,
 )
@@ -131,6 +133,8 @@ def _environment() -> Environment:
         "power": lambda log10: f"{10**log10:,.0f}",
         "words": lambda text: text.replace("_", " "),
         "sentence": _sentence,
+        "action": action,
+        "decision": last_decision,
     }
     environment.globals |= {"reasons": REASONS, "candidates": CANDIDATES}
     return environment
