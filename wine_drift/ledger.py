@@ -1134,10 +1134,11 @@ class Ledger:
             version,
             entry,
         )
-        # of a time that is forgotten only the numbers tell
+        # of a time that is forgotten only the numbers tell, or that there was another one
         number = self._one("SELECT number FROM versions WHERE version = ?", before) or 0
-        imported = before is not None and manifest["reason"] == "imported"
-        again = known or manifest["number"] < number or imported
+        replaces = self._known("swapped", entry) is not None
+        waited = replaces and manifest["reason"] in ("first", "imported")
+        again = known or manifest["number"] < number or waited
         return "rollback" if again else str(manifest["reason"])
 
     def _manifest(self, version: str | None) -> dict[str, Any] | None:
