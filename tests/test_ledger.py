@@ -967,3 +967,46 @@ def test_several_that_bring_a_ledger_up_to_date_do_it_once(old_home: Path) -> No
 def test_every_schema_has_a_way_up() -> None:
     """From the first that was released to this one, without a gap."""
     assert sorted(_MIGRATIONS) == list(range(4, SCHEMA_VERSION))
+
+
+# --- what status and the past are told from ---
+
+
+def test_batches_before_another(opened: Opened) -> None:
+    """Processed ones, the newest first; or only those with labels."""
+    unlabelled = {"outcome": "processed", "retraining": None, "batch": {"labelled": 0}}
+    with opened() as ledger:
+        for number, labelled in enumerate((30, 0, 30, 30), start=1):
+            told = unlabelled | {"n": number, "batch": {"labelled": labelled}}
+            ledger.commit_batch(commit(f"b{number}", number, record=told), ROOM)
+        ledger.commit_batch(commit("bad", 5, outcome="quarantined"), ROOM)
+        assert [each["n"] for each in ledger.before(6)] == [4, 3, 2, 1]
+        assert [each["n"] for each in ledger.before(4, labelled=True)] == [3, 1]
+        assert list(ledger.before(1)) == []
+
+
+def test_why_a_version_came_to_serve(opened: Opened) -> None:
+    """Its own reason, unless it was there already; also where the beginning is forgotten."""
+    reasons = ("first", "manual", "imported")
+    first, second, third = (
+        each | {"reason": reason} for each, reason in zip((V1, V2, V3), reasons, strict=True)
+    )
+    tried = {"reason": "manual", "outcome": "promoted", "gate": None}
+    clock = iter(range(100))
+    with opened(now=lambda: next(clock)) as ledger:
+        ledger.commit_champion(first, None)
+        ledger.commit_retraining(second, tried, at=1.0)
+        ledger.commit_version(third, learnt=0)
+        for version in ("v1", "v3", "v2", "v1"):
+            ledger.commit_champion_again(version, None)
+        told = [(each["champion"], each["why"]) for each in ledger.past(9)]
+        assert told == [
+            *(("v1", "first"), ("v2", "manual")),
+            *((version, "rollback") for version in ("v1", "v3", "v2", "v1")),
+        ]
+        assert ledger.champion_at() == ledger.past(1)[0]["at"]
+        ledger.forget_history(keep=3)
+        assert [(each["champion"], each["why"]) for each in ledger.past(9)] == told[-4:]
+        ledger.record_run(RUN)
+        ledger.forget_history(keep=0)
+        assert ledger.champion_at() is None and ledger.past(9) == []

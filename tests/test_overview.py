@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,18 @@ from terminal import on_terminal, plain
 
 from wine_drift.cli import main
 from wine_drift.demo import make_demo
-from wine_drift.layout import PLAIN, Paper, drawn, pairs, sheet
+from wine_drift.explanation import ranked
+from wine_drift.layout import PLAIN, Paper, drawn, pairs, sheet, trend
 from wine_drift.ledger import Ledger
+from wine_drift.overview import past_text, status_text
+from wine_drift.page import render
+from wine_drift.portrait import gather
 from wine_drift.report import diff_text, explain_text, selftest_text
 from wine_drift.settings import Settings
+from wine_drift.snapshot import Snapshot
+from wine_drift.standing import standing_of
+from wine_drift.verdict import verdict
+from wine_drift.wording import action
 
 LOOKS = (("status",), ("explain",), ("history", "list"), ("models", "list"))
 BOXES = set("─│┌┐└┘├┤┬┴┼━┃╭╮╰╯═║")
@@ -207,6 +216,50 @@ def test_a_refused_batch_is_a_line_of_the_past(
         shown = cli(*words, "--home", home).stdout
         assert "[bold]ad.csv" in shown and "quarantined" in shown
         assert "\x1b" not in shown
+
+
+def test_what_late_labels_led_to(drifted: Path) -> None:
+    """Every place tells the last decision, and not that of the batch's arrival."""
+    with Ledger.open(drifted, read_only=True) as ledger:
+        known = standing_of(ledger, Settings(home=drifted), now=0)
+        page = gather(Settings(home=drifted), ledger, known)
+    late = dict(known.records[-1])
+    late["decision"] = {"action": "hold", "reasons": ["too_few_rows"]}
+    late["labels"] = {"decision": {"action": "keep", "reasons": ["no_drift"]}}
+    late["retraining"] = None
+    told = replace(page.recent[0], record=late)
+    for tried, wanted in ((None, "keep"), ({"outcome": "promoted"}, "retrain: promoted")):
+        late["retraining"] = tried
+        status = status_text(known.verdict, [late], None, None, home="home")
+        past = past_text([{"at": 0, "record": late, "champion": None, "why": None}])
+        assert status.endswith(f"  {wanted}") and past.endswith(f"  {wanted}")
+        html = render(replace(page, recent=(told,)), policy="")
+        assert f"<td>{wanted}</td>" in html and "<td>hold" not in html
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("length", [12, 30, 200])
+def test_figures_do_not_give_way_to_names(drifted: Path, length: int, width: int) -> None:
+    """Of columns with long names, after twenty batches: marks, figures and trends are whole."""
+    with Ledger.open(drifted, read_only=True) as ledger:
+        (last,) = ledger.records(1)
+    for j, feature in enumerate(last["drift"]["features"]):
+        feature["name"] = f"{'tank_' * 40}"[: length - 2] + f"{j:02}"
+        feature["log10_evidence"] = 281.2
+    paper = Paper(width, blocks=True)
+    text = status_text(verdict(Snapshot(), now=0), [last] * 20, None, None, home="", paper=paper)
+    lines = text[text.index("  drift of batch") :].splitlines()
+    assert max(map(len, lines)) <= width
+    table = "\n".join(lines[1 : lines.index("", 1)])
+    for feature in ranked(last["drift"]["features"])[:6]:
+        trended = trend([feature["severity"]] * 20, last["thresholds"]["severity_major"])
+        mark = re.escape("*" if feature["drifted"] else " ")
+        start = feature["name"][:8]
+        figures = f"{feature['severity']:.2f} .*{re.escape('10^281.2')} +{trended}"
+        assert re.search(f"^{mark}  {start}.* {figures}$", table, re.MULTILINE), table
+    assert sum(line.endswith(f"  {action(last)}") for line in lines) == 20
+    names = "".join(line[3:].split("  ")[0].strip() for line in lines[1 : lines.index("", 1)])
+    assert all(f["name"] in names for f in ranked(last["drift"]["features"])[:6])
 
 
 def papers() -> Iterator[Paper]:

@@ -119,7 +119,8 @@ def test_a_home_with_only_a_champion(cli: Cli, red_wine_csv: Path) -> None:
     """The model is told of, and that no batch has come yet."""
     cli("train", "--home", "home", "--data", red_wine_csv, "--rounds", 5)
     told = drawn(page_of(Path("home").resolve()))
-    assert "The champion waits for its first batch." in told.text
+    assert "No run yet: the champion waits for its first batch." in told.text
+    assert "! Look here" in told.text
     assert "Versions of the model" in told.text
 
 
@@ -138,6 +139,7 @@ def test_drift_is_told_in_words_and_figures(page: Page) -> None:
     told = drawn(page)
     assert page.latest and page.alarm == page.latest
     assert "✕ Act" in told.text and "he data has drifted a lot" in told.text
+    assert "Batch bad.csv is in quarantine" in told.text and "Bad.csv" not in told.text
     assert "bad.csv" in told.text and "refused" in told.text
     first = page.shapes[0].name
     feature = next(f for f in page.latest.record["drift"]["features"] if f["name"] == first)
@@ -421,8 +423,10 @@ def test_a_page_is_made_anew_when_there_is_news(cli: Cli, monkeypatch: pytest.Mo
     cli("run-batch", "--home", "home", *SMALL)
     assert live() != first and len(made) == 2
     clock[0] += 3 * 900
-    assert b"No run has ended well" in live() and len(made) == 3
+    assert b"No run has ended well for 45 min" in live() and len(made) == 3
     assert live() and len(made) == 3
+    clock[0] += 5 * 86_400
+    assert b"No run has ended well for 5.0 days" in live() and len(made) == 4
 
 
 def asked(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:

@@ -248,9 +248,10 @@ def exposition(
     if snapshot.record is not None:
         _batch(out, snapshot.record["batch"], snapshot.record["thresholds"])
         _labels(out, snapshot)
-        _quality(out, snapshot.record["quality"], (snapshot.labelled or snapshot.record)["quality"])
-        out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
         answered = snapshot.labelled or snapshot.record
+        at_fault = "data_fault" in answered["decision"]["reasons"]
+        _quality(out, snapshot.record["quality"], answered["quality"], at_fault=at_fault)
+        out.gauge("model_logloss_threshold", snapshot.record["thresholds"]["log_loss"])
         out.gauge("last_batch_timestamp_seconds", snapshot.batch_at)
         held = "data_fault" in snapshot.record["decision"]["reasons"]
         out.gauge("source_at_fault", held)
@@ -373,7 +374,9 @@ def _labels(out: _Families, snapshot: Snapshot) -> None:
         out.gauge("model_logloss_gap", snapshot.labelled["quality"]["log_loss_gap"])
 
 
-def _quality(out: _Families, scored: Mapping[str, Any], quality: Mapping[str, Any]) -> None:
+def _quality(
+    out: _Families, scored: Mapping[str, Any], quality: Mapping[str, Any], *, at_fault: bool
+) -> None:
     """Of the last batch its scores, of the last one with labels the answers to them."""
     for measure, name in QUALITY.items():
         out.gauge(name, quality[measure], "current")
@@ -387,10 +390,10 @@ def _quality(out: _Families, scored: Mapping[str, Any], quality: Mapping[str, An
     _reference(out, quality["reference"])  # of the model that these figures are about
     for test in ("log_loss", "roc_auc", "calibration"):
         out.gauge("model_quality_pvalue", quality[f"{test}_p_value"], test)
-    if quality["status"] in QUALITY_LEVELS:
+    if quality["status"] in QUALITY_LEVELS and not at_fault:
         out.gauge("model_quality_level", QUALITY_LEVELS[quality["status"]])
     else:
-        few = quality["judged_rows"] or quality["log_loss"] is None
+        few = (quality["judged_rows"] or quality["log_loss"] is None) and not at_fault
         why = "too few labelled rows" if few else "labels of another champion or of a faulty batch"
         out.gauge("metric_undefined", 1, "model_quality_level", why)
     out.gauge("model_quality_evidence", quality["log10_evidence"])

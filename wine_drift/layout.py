@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -24,8 +24,9 @@ _FIGURES = {
     "reference",
 }
 # What wraps where there is too little room, and its least width; nothing else does.
-_WRAPPING = {"what changed": 24, "what it is": 24, "what to do": 16, "batch": 8}
+_WRAPPING = {"what changed": 24, "what it is": 24, "what to do": 16, "batch": 8, "most": 4}
 WIDE = 100  # columns from which a table has all that it can tell
+DRAWS = 72  # columns from which there is room for bars beside figures
 _HANG = 13  # where the text of a line with a title begins
 _ENDLESS = 10_000  # columns of a pipe
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -67,15 +68,15 @@ def trend(values: Iterable[float | None], full: float) -> str:
     )
 
 
-def columns(*titles: str) -> Table:
+def columns(*titles: str, wrapping: Mapping[str, int] = _WRAPPING) -> Table:
     """An empty table without lines, figures to the right."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         made.add_column(
             title,
             justify="right" if title in _FIGURES else "left",
-            no_wrap=title not in _WRAPPING,
-            min_width=_WRAPPING.get(title),
+            no_wrap=title not in wrapping,
+            min_width=wrapping.get(title),
             overflow="fold",
         )
     return made
@@ -86,11 +87,16 @@ def sheet(
     rows: Iterable[Sequence[str]],
     paper: Paper = PLAIN,
     spare: Collection[str] = (),
+    named: str | None = None,
 ) -> Table:
-    """A table with these rows; narrow paper does without the columns that can be spared."""
+    """A table with these rows; narrow paper does without the columns that can be spared.
+
+    The column that is `named` so holds names, which wrap: no figure has to give way to them.
+    """
     wide = paper.width is None or paper.width >= WIDE
     kept = [k for k, title in enumerate(titles) if wide or title not in spare]
-    made = columns(*(titles[k] for k in kept))
+    wrapping = _WRAPPING if named is None else {**_WRAPPING, named: 8}
+    made = columns(*(titles[k] for k in kept), wrapping=wrapping)
     for row in rows:
         made.add_row(*(word(row[k]) for k in kept))
     return made

@@ -365,10 +365,30 @@ class Ledger:
             ).fetchall()
         return [self._parsed(row[0]) for row in reversed(rows)]
 
+    def before(self, sequence: int, *, labelled: bool = False) -> Iterator[dict[str, Any]]:
+        """Records of processed batches before that number, newest first; or of those with labels.
+
+        One is read at a time.
+        """
+        only = " AND labelled > 0" if labelled else ""
+        found: int | None = sequence
+        while found is not None:
+            with self._connection.told():
+                row = self._connection.execute(
+                    "SELECT sequence, record FROM records JOIN batches USING (sequence)"
+                    f" WHERE sequence < ? AND outcome = 'processed'{only}"
+                    " ORDER BY sequence DESC LIMIT 1",
+                    (found,),
+                ).fetchone()
+            found = None if row is None else row[0]
+            if row is not None:
+                yield self._parsed(row[1])
+
     def past(self, limit: int, *, since: float = 0.0) -> list[dict[str, Any]]:
         """The last events from a Unix time on, oldest first: batches, and changes of the champion.
 
-        Each has `at`, the `record` of a batch or None, and the `champion` that took over or None.
+        Each has `at`, the `record` of a batch or None, the `champion` that took over or None, and
+        `why` it did: the reason in its manifest, or "rollback" where one serves that was there.
         """
         with self._connection.told():
             batches = self._connection.execute(
@@ -381,9 +401,12 @@ class Ledger:
                 " WHERE name = 'champion' AND at >= ? ORDER BY entry DESC LIMIT ?",
                 (since, limit),
             ).fetchall()
-        events = {entry: {"at": at, "record": None, "champion": v} for entry, at, v in champions}
+        events = {
+            entry: {"at": at, "record": None, "champion": v, "why": self._why(v, entry)}
+            for entry, at, v in champions
+        }
         for entry, at, text in batches:
-            event = events.setdefault(entry, {"at": at, "champion": None})
+            event = events.setdefault(entry, {"at": at, "champion": None, "why": None})
             event["record"] = self._parsed(text)
         return [events[entry] for entry in sorted(events)[-limit:]]
 
@@ -427,6 +450,14 @@ class Ledger:
     def champion_since(self) -> int:
         """Number of the batch at which one champion took over from another; 0: none did yet."""
         return int(self._known("swapped") or 0)
+
+    def champion_at(self) -> float | None:
+        """When the champion took over, as Unix time; None if that is forgotten."""
+        at: float | None = self._one(
+            "SELECT at FROM facts JOIN history USING (entry) WHERE name = 'champion'"
+            " ORDER BY entry DESC LIMIT 1"
+        )
+        return at
 
     def learnt(self, version: str | None = None) -> int:
         """Entry of the window up to which a version has learnt; None: the champion.
@@ -904,6 +935,8 @@ class Ledger:
         self._count(execute, "retrains", labels, 1)
         if part["outcome"] != "waiting":  # then nothing was tried
             told = {"at": at, "reason": part["reason"], "gate": part["gate"]}
+            if part.get("error"):
+                told["error"] = part["error"]
             self._tell(execute, "retraining", json.dumps(told))
 
     def _finish(self, execute: Any, run: Mapping[str, Any]) -> None:
@@ -1090,6 +1123,23 @@ class Ledger:
             entry,
             sequence,
         )
+
+    def _why(self, version: str, entry: int) -> str | None:
+        """Why a version came to serve at an entry."""
+        manifest, before = self._manifest(version), self._known("champion", entry - 1)
+        if manifest is None:
+            return None
+        known = self._one(
+            "SELECT count(*) FROM facts WHERE name = 'champion' AND value = ? AND entry < ?",
+            version,
+            entry,
+        )
+        # of a time that is forgotten only the numbers tell, or that there was another one
+        number = self._one("SELECT number FROM versions WHERE version = ?", before) or 0
+        replaces = self._known("swapped", entry) is not None
+        waited = replaces and manifest["reason"] in ("first", "imported")
+        again = known or manifest["number"] < number or waited
+        return "rollback" if again else str(manifest["reason"])
 
     def _manifest(self, version: str | None) -> dict[str, Any] | None:
         return self._json("SELECT manifest FROM versions WHERE version = ?", version)

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from wine_drift.diagnosis import Check
 from wine_drift.explanation import ranked
-from wine_drift.layout import PLAIN, Paper, bar, drawn, pairs, sheet, trend
+from wine_drift.layout import DRAWS, PLAIN, Paper, bar, drawn, pairs, sheet, trend
 from wine_drift.verdict import Verdict
-from wine_drift.wording import counted, evidence, number, when
+from wine_drift.wording import action, counted, evidence, number, when
 
 COLUMNS = 6  # of drift that are told; `wine-drift explain` tells all
 TREND = 20  # batches of a trend
@@ -20,6 +20,13 @@ _VERSION = (
     *("", "version", "trained (UTC)", "reason", "recipe", "rows", "log loss", "AUC", "parent"),
     "files",
 )
+# Why the champion was changed where no batch did it, but for its labels -> what was done.
+_WHY = {
+    "first": "first model",
+    "manual": "by hand: train",
+    "rollback": "by hand: rollback",
+    "imported": "by hand: import",
+}
 # Measure of the record -> its title.
 MEASURES = {
     "log_loss": "log loss",
@@ -169,8 +176,8 @@ def _drift(records: Sequence[Mapping[str, Any]], paper: Paper) -> Table:
     last, records = records[-1], records[-TREND:]
     full, drift = last["thresholds"]["severity_major"], last["drift"]
     severities = [{f["name"]: f["severity"] for f in r["drift"]["features"]} for r in records]
-    named = ("", f"drift of batch {last['batch']['sequence']}: {drift['status']}")
-    titles = (*named, "severity", f"{full:g} is full", "evidence", f"last {len(records)} batches")
+    head = f"drift of batch {last['batch']['sequence']}: {drift['status']}"
+    titles = ("", head, "severity", f"{full:g} is full", "evidence", f"last {len(records)} batches")
     rows = [
         (
             "*" if column["drifted"] else "",
@@ -182,17 +189,17 @@ def _drift(records: Sequence[Mapping[str, Any]], paper: Paper) -> Table:
         )
         for column in ranked(drift["features"])[:COLUMNS]
     ]
-    shown = [k for k in range(len(titles)) if paper.blocks or k not in (3, 5)]
-    return sheet([titles[k] for k in shown], [[row[k] for k in shown] for row in rows])
+    draws = paper.blocks and (paper.width is None or paper.width >= DRAWS)
+    shown = [k for k in range(len(titles)) if draws or k not in (3, 5)]
+    cells = [[row[k] for k in shown] for row in rows]
+    return sheet([titles[k] for k in shown], cells, paper, named=head)
 
 
 def _batch(record: Mapping[str, Any]) -> list[str]:
     batch = record["batch"]
     if record["outcome"] == "quarantined":
         return ["-", batch["name"], *["-"] * 6, "quarantined"]
-    drift, quality, action = record["drift"], record["quality"], record["decision"]["action"]
-    if record["retraining"]:
-        action += f": {record['retraining']['outcome']}"
+    drift, quality = record["drift"], record["quality"]
     most = max(drift["features"], key=lambda f: f["severity"], default=None)
     return [
         str(batch["sequence"]),
@@ -203,14 +210,16 @@ def _batch(record: Mapping[str, Any]) -> list[str]:
         drift["status"].replace("_", " "),
         number(drift["severity"], 2),
         most["name"] if most and drift["status"] != "ok" else "",
-        action,
+        action(record),
     ]
 
 
 def _event(event: Mapping[str, Any]) -> list[str]:
     """A line about what happened: a batch, or another champion, or both."""
     record = event["record"]
-    cells = [""] * len(_BATCH) if record is None else _batch(record)
+    cells = [*[""] * (len(_BATCH) - 1), _WHY.get(event["why"] or "", "late labels")]
+    if record is not None:
+        cells = _batch(record)
     return [_moment(event["at"]), *cells, event["champion"] or ""]
 
 

@@ -25,10 +25,12 @@ from wine_drift.verdict import Verdict
 from wine_drift.wording import (
     CANDIDATES,
     REASONS,
+    action,
     counted,
     evidence,
     fault_text,
     harmless,
+    last_decision,
     number,
     probability,
 )
@@ -132,6 +134,8 @@ def _environment() -> Environment:
         "power": lambda log10: f"{10**log10:,.0f}",
         "words": lambda text: text.replace("_", " "),
         "sentence": _sentence,
+        "action": action,
+        "decision": last_decision,
     }
     environment.globals |= {"reasons": REASONS, "candidates": CANDIDATES}
     return environment

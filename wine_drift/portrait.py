@@ -25,6 +25,7 @@ from wine_drift.publishing import POLICY
 from wine_drift.reference import Reference
 from wine_drift.settings import Settings
 from wine_drift.standing import Standing, standing_of
+from wine_drift.verdict import Verdict
 
 RECENT, TRIED, FAULTY, VERSIONS = 20, 5, 8, 20  # most of each that are told
 GROUPS = 6  # of rows by their score
@@ -62,7 +63,7 @@ class Live:
         self._settings = settings
         self._now = now
         self._making = threading.Lock()  # matplotlib's settings are those of the process
-        self._known: tuple[int, list[str]] | None = None
+        self._known: tuple[int, Verdict] | None = None
         self._text = b""
 
     def __call__(self) -> bytes:
@@ -79,8 +80,8 @@ class Live:
             Ledger.open(settings.home, settings.ledger, read_only=True) as ledger,
         ):
             stands = standing_of(ledger, settings, now=now)
-            # that there is no news for long is news, too
-            known = ledger.newest, [each.code for each in stands.verdict.findings]
+            # that there is no news for long is news, too, and how long
+            known = ledger.newest, stands.verdict
             if self._known != known:
                 gathered = gather(settings, ledger, stands)
                 self._text = page.render(gathered, policy=POLICY).encode()

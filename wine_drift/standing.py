@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from wine_drift.ledger import Ledger
 from wine_drift.policy import Change, Labels
 from wine_drift.settings import Settings
 from wine_drift.snapshot import Snapshot
-from wine_drift.verdict import Verdict, verdict
+from wine_drift.verdict import Verdict, tells_of_drift, tells_of_quality, verdict
 
 if TYPE_CHECKING:
     from wine_drift.rows import Lot
+
+LOOKED_AT = 200  # batches, at most, for one that could be judged
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Standing:
     verdict: Verdict
     snapshot: Snapshot
     records: Sequence[Mapping[str, Any]]  # of the last batches, oldest first
-    serves_since: tuple[int, float] | None  # batch and Unix time; None: from the beginning
+    # Last batch before, and Unix time of the change; None: the champion serves from the beginning.
+    serves_since: tuple[int, float] | None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -71,11 +75,36 @@ def standing_of(ledger: Ledger, settings: Settings, *, now: float) -> Standing:
             ledger.change(),
         )
         labels, swapped = labels_to_learn_from(ledger, settings, change), ledger.champion_since()
-        since = (swapped, ledger.processed_at(swapped)) if swapped else None
-    judged = verdict(
-        snapshot, records[-1] if records else None, now=now, change=change, labels=labels
+        since = None
+        if swapped:
+            since = swapped, ledger.champion_at() or ledger.processed_at(swapped)
+        judged = _last(ledger, snapshot.record, tells_of_drift)
+        answered = _last(ledger, snapshot.labelled, tells_of_quality, labelled=True)
+    found = verdict(
+        snapshot,
+        records[-1] if records else None,
+        now=now,
+        change=change,
+        labels=labels,
+        judged=judged,
+        answered=answered,
+        retrain=settings.retrain,
     )
-    return Standing(judged, snapshot, records, since)
+    return Standing(found, snapshot, records, since)
+
+
+def _last(
+    ledger: Ledger,
+    newest: Mapping[str, Any] | None,
+    tells: Callable[[Mapping[str, Any]], bool],
+    *,
+    labelled: bool = False,
+) -> Mapping[str, Any] | None:
+    """Record of the last batch that tells, that one included; None if none of the last ones do."""
+    if newest is None:
+        return None
+    before = ledger.before(newest["batch"]["sequence"], labelled=labelled)
+    return next(filter(tells, chain([newest], islice(before, LOOKED_AT))), None)
 
 
 def labels_to_learn_from(

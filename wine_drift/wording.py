@@ -100,6 +100,23 @@ def fault_text(fault: Mapping[str, Any]) -> str:
     return f"{fault['feature']}: {told[fault['kind']]}"
 
 
+def last_decision(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was decided on a batch last: when it came, or when late labels of it did."""
+    decision: Mapping[str, Any] = (record["labels"] or record)["decision"]
+    return decision
+
+
+def action(record: Mapping[str, Any]) -> str:
+    """What was done after a batch, in a word or two.
+
+    >>> record = {"labels": None, "decision": {"action": "hold"}, "retraining": None}
+    >>> action(record), action(record | {"retraining": {"outcome": "promoted"}})
+    ('hold', 'retrain: promoted')
+    """
+    tried = record["retraining"]  # it stays, though labels that came later asked for nothing
+    return f"retrain: {tried['outcome']}" if tried else str(last_decision(record)["action"])
+
+
 def harmless(text: str) -> str:
     r"""Text without what would steer a terminal: files and columns are named by others.
 
