@@ -185,7 +185,7 @@ class _Known:
         if not failed or self.is_served_by_another(self.record):
             return None
         last = self.snapshot.retraining or failed[0]  # by hand it may have been tried since
-        if last["gate"] is not None and last["gate"]["outcome"] != "failed":
+        if last["gate"] is not None and last["gate"].get("outcome") != "failed":
             return None
         return str(last.get("error") or failed[0]["error"])
 
