@@ -133,7 +133,6 @@ class Settings:
         "at most one false alarm in so many batches",
         1000,
         low=10,
-        high=10**9,
         section="When drift is an alarm",
     )
     severity_drift: float = _key("severity from which evidence is called drift", 0.10, low=0)
