@@ -151,7 +151,6 @@ class Scheduler:
 
     def _start(self, arguments: Sequence[str]) -> BaseProcess:
         what = (self._target, list(arguments), self._deadline + GRACE)
-        os.environ["PYTHONSAFEPATH"] = "1"  # no module from the folder that we happen to be in
         process: BaseProcess = self._context.Process(target=_apart, args=what)
         with _sheltered():
             try:
@@ -196,8 +195,10 @@ def _gone(pid: int, until: float) -> bool:
 def _sheltered() -> Iterator[None]:
     """Signals to our group do not end what is started in the block, however young it is.
 
-    The fork server ends with us, when its pipe is closed.
+    The fork server ends with us, when its pipe is closed. Nothing that is started here takes a
+    module from the folder that we happen to be in.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"
     resource_tracker.ensure_running()  # when it starts, it lets the signals through again
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:

@@ -810,7 +810,7 @@ def allowed(scenario: Scenario, point: str) -> set[int]:
         return {code, 2, 4, failed, 6}
     if what == "log":  # nothing else is wrong
         return {code}
-    codes = {"lock": {2}, "export": {2}, "history": {2}, "fetch": {2}}
+    codes = dict.fromkeys(("lock", "export", "history", "report", "fetch"), {2})
     codes |= {"backup": {code, 6} if scenario.start == "golden" else {code}}
     return codes.get(what, {code, failed} if what == "version" else {6})
 
