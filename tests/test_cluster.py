@@ -130,8 +130,8 @@ def _apart(places: Sequence[Any], yardstick: Any, keep: Any, spill: Any) -> Any:
 def _cut(part_rows: int) -> Callable[..., Any]:
     from wine_drift.tables import read_table
 
-    def read(path: Path, *, text_column: str | None, most_bytes: int, ahead: bool) -> Iterator[Any]:
-        frame = read_table(path, text_column=text_column, most_bytes=most_bytes)
+    def read(path: Path, *, ahead: bool, **how: Any) -> Iterator[Any]:
+        frame = read_table(path, **how)
         for start in range(0, max(len(frame), 1), part_rows):
             yield frame.take(slice(start, start + part_rows))
 
