@@ -135,10 +135,10 @@ def overview() -> str:
         number(
             "Quality",
             "Verdict on what the model said, by the labels that came. *drop*: worth a new model. "
-            "Without labels there is no verdict.",
+            "Without labels there is no verdict, nor by those of a batch at fault.",
             Query(metric("model_quality_level"), "quality"),
             levels=QUALITY_LEVELS,
-            none="too few labels",
+            none="not judged",
         ),
         number(
             "Decision",
@@ -242,13 +242,15 @@ def overview() -> str:
         timeline(
             "Verdicts and decisions",
             "What was said of each batch and done about it, the worst of each stretch of time. "
-            "Orange or red, then purple, then green again is the job at work.",
+            "Orange or red, then purple, then green again is the job at work. A gap: nothing could "
+            "be judged, of too few rows or labels, or of a source at fault.",
             LEVELS,
             Query(worst("dataset_drift_level"), "drift"),
             Query(worst("model_quality_level"), "quality", levels=QUALITY_LEVELS),
             Query(decision(worst), "decision", levels=DECISIONS),
             width=24,
             height=6,
+            none="not judged",
         ),
         history(
             "Severity by feature",

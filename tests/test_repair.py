@@ -209,6 +209,7 @@ def test_a_newer_ledger_is_no_damage(cli: Cli, place: Path, tmp_path: Path, fold
     "statement",
     [
         "UPDATE records SET record = '{'",
+        """UPDATE records SET record = '{"version": "v1"}'""",  # as of another table's page
         "UPDATE facts SET value = 'x' WHERE name = 'decision'",
         "UPDATE versions SET manifest = '['",
         "UPDATE detector SET state = '{'",
@@ -223,6 +224,8 @@ def test_what_nobody_can_read_is_found_and_put_back(cli: Cli, place: Path, state
     with closing(sqlite3.connect(home / "ledger.sqlite")) as connection:
         connection.execute(statement)
         connection.commit()
+    if "records" in statement:
+        cli("status", "--home", home, code=6)
     assert "damaged" in cli("repair", "--home", home, "--inbox", inbox).stdout
     cli("run-batch", "--drain", "--home", home, "--inbox", inbox, *TRAINING, code=3)
     (archived,) = (home / "archive").glob("*-2.csv")

@@ -325,7 +325,7 @@ class Ledger:
                 (content_id,),
             ).fetchone()
         if row is None or row[2] is not None:
-            return None if row is None else self._parsed(row[2])
+            return None if row is None else self._batch_record(row[2])
         return {"outcome": row[1], "batch": {"id": content_id[:12], "sequence": row[0]}}
 
     def find(self, run: str) -> dict[str, Any] | None:
@@ -346,7 +346,7 @@ class Ledger:
             rows = self._connection.execute(
                 f"{processed} AND content_id >= ? AND content_id < ? LIMIT 2", (run, run + "g")
             ).fetchall()
-        return self._parsed(rows[0][0]) if len(rows) == 1 else None
+        return self._batch_record(rows[0][0]) if len(rows) == 1 else None
 
     def last_run(self) -> dict[str, Any] | None:
         """What was told of the last run, as in Snapshot.run; None before the first."""
@@ -363,7 +363,7 @@ class Ledger:
             rows = self._connection.execute(
                 "SELECT record FROM records ORDER BY sequence DESC LIMIT ?", (limit,)
             ).fetchall()
-        return [self._parsed(row[0]) for row in reversed(rows)]
+        return [self._batch_record(row[0]) for row in reversed(rows)]
 
     def before(self, sequence: int, *, labelled: bool = False) -> Iterator[dict[str, Any]]:
         """Records of processed batches before that number, newest first; or of those with labels.
@@ -382,7 +382,7 @@ class Ledger:
                 ).fetchone()
             found = None if row is None else row[0]
             if row is not None:
-                yield self._parsed(row[1])
+                yield self._batch_record(row[1])
 
     def past(self, limit: int, *, since: float = 0.0) -> list[dict[str, Any]]:
         """The last events from a Unix time on, oldest first: batches, and changes of the champion.
@@ -407,7 +407,7 @@ class Ledger:
         }
         for entry, at, text in batches:
             event = events.setdefault(entry, {"at": at, "champion": None, "why": None})
-            event["record"] = self._parsed(text)
+            event["record"] = self._batch_record(text)
         return [events[entry] for entry in sorted(events)[-limit:]]
 
     def timed_records(self) -> Iterator[tuple[float, dict[str, Any]]]:
@@ -425,7 +425,7 @@ class Ledger:
                 ).fetchall()
             last = rows[-1][0] if rows else None
             for _, at, record in rows:
-                yield at, self._parsed(record)
+                yield at, self._batch_record(record)
 
     def versions(self) -> list[dict[str, Any]]:
         """Manifests of all versions, oldest first."""
@@ -1237,9 +1237,11 @@ class Ledger:
         from wine_drift.rows import LabelledRows, ScoredRows
 
         with self._connection.told():
+            for (text,) in self._connection.execute(
+                "SELECT record FROM records UNION ALL SELECT record FROM superseded"
+            ):
+                self._batch_record(text)
             for query in (
-                "SELECT record FROM records",
-                "SELECT record FROM superseded",
                 "SELECT manifest FROM versions",
                 "SELECT state FROM detector",
                 "SELECT labels FROM counters",
@@ -1252,6 +1254,16 @@ class Ledger:
             self.claimed_shards()
             for (blob,) in self._connection.execute("SELECT rows FROM scored"):
                 self._rows(ScoredRows.from_bytes, blob)
+
+    def _batch_record(self, text: str) -> dict[str, Any]:
+        """The record of a batch; of a page in the place of another it is something else."""
+        record: dict[str, Any] = self._parsed(text)
+        if not isinstance(record, dict) or "outcome" not in record:
+            raise StateUnreadable(
+                f"{self.place}: there is no record where one should be",
+                remedy=self._connection.restore,
+            )
+        return record
 
     def _parsed(self, text: str) -> Any:
         try:

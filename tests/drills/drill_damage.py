@@ -145,6 +145,7 @@ def batch(place: Path) -> list[str]:
     return [
         *("run-batch", "--home", str(place / "home"), "--inbox", str(place / "inbox")),
         *("--data", str(place / "data.csv"), *TRAINING),
+        *("--every", "20d"),  # else `status` tells after a while how late the next run is
     ]
 
 
