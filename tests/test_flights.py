@@ -12,31 +12,16 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 from departures import KNOWN_LATER, LATE, flights
 from prometheus_client.parser import text_string_to_metric_families
 from scipy.stats import chi2_contingency
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.preprocessing import OrdinalEncoder
-
-from wine_drift.cli import main
+from test_categories import run, told
 
 QUESTION = ("--target", "arr_delay", "--positive", f"> {LATE}")
 N_ROWS = 2_000  # of a batch
 ROUNDS = "30"  # trees, which is enough to see
-
-
-def run(*arguments: str | Path, code: int = 0) -> Result:
-    """Run wine-drift in this process."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def told(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    """The record that a command prints."""
-    record: dict[str, Any] = json.loads(run(*arguments, "--json", code=code).stdout)
-    return record
 
 
 @pytest.fixture(scope="module")

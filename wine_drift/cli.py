@@ -155,7 +155,8 @@ class Commands(click.Group):
             say("interrupted: what was not recorded will be taken again")
             ctx.exit(INTERRUPTED)
         except click.ClickException as error:
-            # a shell puts names of files in the place of `*`
+            # A shell puts names of files in the place of `*`. click calls the message final, and
+            # has no other way to have it printed differently.
             error.message = harmless(error.message)  # type: ignore[misc]
             raise
         except BrokenPipeError:
