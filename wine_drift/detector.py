@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from wine_drift.bins import Floats, Profile
 from wine_drift.drift import BETS, WINDOW_DECAY, DriftTests, run_tests, severity
@@ -32,6 +31,7 @@ from wine_drift.outcomes import (
     mean_log_loss,
 )
 from wine_drift.reference import Reference, Summary
+from wine_drift.special import ndtri
 
 STATUSES = ("ok", "warn", "minor", "drift", "major")
 QUALITY_STATUSES = ("ok", "warn", "minor", "drop")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtrc, fdtrc, gammaln
 
 from wine_drift.bins import N_BINS, Floats, Profile, rank_scores, unlisted_bin
 from wine_drift.evidence import (
@@ -21,6 +20,7 @@ from wine_drift.evidence import (
     log_e_of_shift,
     log_weighted_mean,
 )
+from wine_drift.special import chdtrc, fdtrc, gammaln
 
 # Shares of the false-alarm budget; each sums over the columns, all to 1.
 WEIGHT_CHI2 = 0.3

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from wine_drift.bins import Floats
+from wine_drift.special import stdtr
 
 PROMOTED, REJECTED, WAITING, FAILED = "promoted", "rejected", "waiting", "failed"
 # What came of one candidate.

@@ -1,4 +1,7 @@
-"""Lines and tables for paper of a given width: a terminal, or a pipe, which has none."""
+"""Lines and tables for paper of a given width: a terminal, or a pipe, which has none.
+
+rich is loaded by what needs it: lines that need not be folded do without.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import io
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from wine_drift.wording import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 # Of a line or a cell: what it says, and how; the words alone tell it too.
 STYLES = {
@@ -70,6 +74,8 @@ def trend(values: Iterable[float | None], full: float) -> str:
 
 def columns(*titles: str, wrapping: Mapping[str, int] = _WRAPPING) -> Table:
     """An empty table without lines, figures to the right."""
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         made.add_column(
@@ -104,6 +110,8 @@ def sheet(
 
 def pairs(rows: Iterable[tuple[str, str]]) -> Table:
     """Titles and texts beside each other; a text goes on below itself."""
+    from rich.table import Table
+
     made = Table.grid(padding=(0, 2), pad_edge=False)
     made.add_column(no_wrap=True, min_width=8)
     made.add_column()
@@ -114,13 +122,30 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
 
 def word(text: str) -> Text:
     """A text that steers no terminal, coloured if it is a word that asks for it."""
+    from rich.text import Text
+
     return Text(one_line(text), style=STYLES.get(text.lower().partition(":")[0], ""))
 
 
 def drawn(parts: Iterable[str | Table], paper: Paper) -> str:
     """Lines and tables as one text; no line of it is wider than the paper."""
+    texts = []
+    for part in parts:
+        if not isinstance(part, str):
+            texts.append(_printed(part, paper))
+        elif paper.width is None:
+            texts.append(one_line(part))
+        else:
+            texts.append(_printed(_folded(one_line(part), paper.width), paper))
+    return "\n".join(line.rstrip() for text in texts for line in text.splitlines() or [""])
+
+
+def _printed(part: str | Table, paper: Paper) -> str:
+    """What rich makes of it."""
+    from rich.console import Console
+
     out = io.StringIO()
-    console = Console(
+    Console(
         file=out,
         width=paper.width or _ENDLESS,
         force_terminal=paper.colour,
@@ -130,13 +155,11 @@ def drawn(parts: Iterable[str | Table], paper: Paper) -> str:
         markup=False,  # names and texts may hold brackets
         emoji=False,
         highlight=False,
-    )
-    for part in parts:
-        console.print(_folded(one_line(part), paper.width) if isinstance(part, str) else part)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    ).print(part)
+    return out.getvalue()
 
 
-def _folded(line: str, width: int | None) -> str:
+def _folded(line: str, width: int) -> str:
     """A line that goes on below where its text began."""
     hang = " " * (_HANG if line.startswith("  ") else 0)
-    return line if width is None else "\n".join(textwrap.wrap(line, width, subsequent_indent=hang))
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=hang))

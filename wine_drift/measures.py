@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtri, stdtrit
 
 from wine_drift.bins import Floats
 from wine_drift.counted import Counted
 from wine_drift.outcomes import CLIP, MIN_PER_CLASS
+from wine_drift.special import expit, logit, ndtri, stdtrit
 
 CALIBRATION_BINS = 10
 EPSILON = float(np.finfo(float).eps)  # of scores in the reported log loss, as in scikit-learn

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc, expit, gammainc, gammaincc, logit, ndtr
 
 from wine_drift.bins import Floats, packed, rank_scores, unpacked
+from wine_drift.special import chdtrc, expit, gammainc, gammaincc, logit, ndtr
 
 N_SCORE_BINS = 1000  # equal steps of the score's logit
 MIN_PER_CLASS = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from wine_drift.diagnosis import Check
 from wine_drift.explanation import ranked
 from wine_drift.layout import DRAWS, PLAIN, Paper, bar, drawn, pairs, sheet, trend
 from wine_drift.verdict import Verdict
 from wine_drift.wording import action, counted, evidence, number, when
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 COLUMNS = 6  # of drift that are told; `wine-drift explain` tells all
 TREND = 20  # batches of a trend

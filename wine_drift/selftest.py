@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.special import expit, logit
 
 from wine_drift.bins import Floats, count
 from wine_drift.detector import DRIFT, DROP, Limits
@@ -23,6 +22,7 @@ from wine_drift.measures import measure_quality, wilson
 from wine_drift.model import Version, read_version
 from wine_drift.outcomes import CLIP
 from wine_drift.settings import Settings
+from wine_drift.special import expit, logit
 from wine_drift.streams import Streams
 
 T = TypeVar("T")

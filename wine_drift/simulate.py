@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtr, ndtri
 
 from wine_drift.schema import Schema
+from wine_drift.special import expit, logit, ndtr, ndtri
 
 N_QUANTILES = 201  # one every half per cent
 RIDGE = 10.0  # on red wine 5-fold log loss is flat around it; squares and products only add noise

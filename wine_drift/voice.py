@@ -106,9 +106,13 @@ def log(
 
 def paper() -> Paper:
     """What standard output is: a terminal, with its width and colours, or a pipe."""
-    from rich.console import Console
-
     from wine_drift.layout import Paper
+
+    forced = any(os.environ.get(name) for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
+    if not forced and not (sys.stdout and sys.stdout.isatty()):
+        return Paper()  # rich would say the same, and take a while to load
+
+    from rich.console import Console
 
     console = Console()  # it knows NO_COLOR, FORCE_COLOR, COLUMNS and TERM
     if not console.is_terminal:

@@ -1,0 +1,57 @@
+"""Special functions: scipy's own, without the rest of scipy.special."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import scipy.special
+
+from wine_drift import special
+
+
+def python(code: str) -> str:
+    """What a new process prints."""
+    call = [sys.executable, "-c", code]
+    return subprocess.run(call, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("name", special.__all__)
+def test_they_are_those_of_scipy(name: str) -> None:
+    """The same objects, whoever was imported first."""
+    assert getattr(special, name) is getattr(scipy.special, name)
+
+
+def test_the_package_can_be_imported_after_them() -> None:
+    """It is whole: what was in its place for a moment is gone."""
+    code = """
+import sys
+from wine_drift import special
+assert "scipy.special" not in sys.modules and "numpy.f2py" not in sys.modules
+import scipy.special
+import scipy.stats
+assert scipy.stats.norm.cdf(0) == 0.5 and scipy.special.roots_legendre(1)[1] == 2
+print(scipy.special.ndtri is special.ndtri)
+"""
+    assert python(code) == "True\n"
+
+
+@pytest.mark.parametrize("way", ["no such module", "none of the functions"])
+def test_a_scipy_that_has_them_elsewhere(way: str) -> None:
+    """The package is imported."""
+    module = "_nothing" if way == "no such module" else "_sf_error"
+    code = f"""
+import sys
+from wine_drift import special
+assert "scipy.special" not in sys.modules
+found = special._functions(module={module!r})
+import scipy.special
+print(found is scipy.special is sys.modules["scipy.special"])
+"""
+    assert python(code) == "True\n"
+
+
+def test_a_package_that_is_there_is_taken() -> None:
+    """Nothing takes its place, not for a moment."""
+    assert special._functions() is scipy.special
