@@ -197,6 +197,16 @@ class Tally:
             if data is not None:
                 (self.keep / f"{name}-{number}.data").write_bytes(data)
 
+    def miscounts(
+        self, n_lost: int, n_doubled: int, case: str, done: Done, seen: object, data: bytes
+    ) -> None:
+        """So many were lost and doubled; if any, what was seen is kept."""
+        self.lost += n_lost
+        self.doubled += n_doubled
+        if n_lost or n_doubled:
+            told = f"exit {done.code}\n{seen}\n{done.out}\n{done.err}"
+            self.breaks(f"{n_lost} lost, {n_doubled} doubled", case, data, told)
+
     @property
     def row(self) -> Row:
         """As a line of the table."""
@@ -295,8 +305,8 @@ class Yard:
         waits = any(self.inbox.iterdir())
         record = self.record(content_id)
         outcome = record["outcome"] if record else None
-        tally.lost += not places and not waits
-        tally.doubled += len(places) + waits > 1
+        lost, doubled = not places and not waits, len(places) + waits > 1
+        tally.miscounts(lost, doubled, case, done, (places, record), data)
         expected = {0: ("processed", ["archive"]), 3: ("quarantined", ["quarantine"])}
         if done.code in expected and (outcome, places) != expected[done.code]:
             tally.breaks(f"exit {done.code}, {outcome}, in {places or 'inbox'}", case, data)
@@ -317,15 +327,17 @@ class Yard:
         done = self.take("--retrain", "never")
         tally.note(done, {0, *more}, f"{case}, then a good file", data)
         if not self.kept(found, "archive"):
-            tally.lost += not (self.inbox / "good.csv").exists()
+            lost = not (self.inbox / "good.csv").exists()
+            seen = sorted(map(str, self.home.glob("*/*"))), self.record(found)
+            tally.miscounts(lost, 0, f"{case}, then a good file", done, seen, data)
             self.renew()
             return
         with Ledger.open(self.home, read_only=True) as ledger:
             counters = ledger.snapshot().counters
-            known = sum(ledger.batch(each) is not None for each in self.sent)
-        counted = sum(value for (name, _), value in counters.items() if name == "batches")
-        tally.doubled += max(int(counted) - known, 0)
-        tally.lost += max(known - int(counted), 0)
+            known = [each for each in self.sent if ledger.batch(each) is not None]
+        counted = sum(int(value) for (name, _), value in counters.items() if name == "batches")
+        lost, doubled = max(len(known) - counted, 0), max(counted - len(known), 0)
+        tally.miscounts(lost, doubled, f"{case}, counted", done, (counters, known), data)
         if self.around() != self.outside:
             changed = ", ".join(sorted(self.around() ^ self.outside))[:200]
             tally.breaks(f"something changed elsewhere: {changed!a}", case)
