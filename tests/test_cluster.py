@@ -130,7 +130,7 @@ def _apart(places: Sequence[Any], yardstick: Any, keep: Any, spill: Any) -> Any:
 def _cut(part_rows: int) -> Callable[..., Any]:
     from wine_drift.tables import read_table
 
-    def read(path: Path, *, ahead: bool, **how: Any) -> Iterator[Any]:
+    def read(path: Path, **how: Any) -> Iterator[Any]:
         frame = read_table(path, **how)
         for start in range(0, max(len(frame), 1), part_rows):
             yield frame.take(slice(start, start + part_rows))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wine_drift import parts as module
 from wine_drift import run, tables
 from wine_drift.bins import Floats
 from wine_drift.errors import BadBatch
@@ -233,6 +236,7 @@ def test_a_run_in_parts_leaves_the_same_home(
     monkeypatch.setattr(tables, "_PIECE", 50)
     cli("run-batch", path, "--home", home, "--retrain", "force")
     monkeypatch.setattr(run, "read_parts", partial(tables.read_parts, part_rows=90))
+    monkeypatch.setattr(run, "count_each", partial(module.count_each, part_rows=90))
     cli("run-batch", path, "--home", other, "--retrain", "force")
     ours, theirs = kept(home), kept(other)
     for name in [name for name in ours["files"] if name.endswith("-rows.csv")]:
@@ -251,6 +255,7 @@ def test_a_file_that_goes_wrong_late_leaves_nothing_but_itself(
         file.write("1;2;3\n")
     monkeypatch.setattr(tables, "_BLOCK", 5_000)
     monkeypatch.setattr(run, "read_parts", partial(tables.read_parts, part_rows=90))
+    monkeypatch.setattr(run, "count_each", partial(module.count_each, part_rows=90))
     before = {*(home / "quarantine").iterdir()}
     result = cli("run-batch", path, "--home", home, code=3)
     assert "line 861 has 3 cells, the header 12" in result.stderr
@@ -263,14 +268,44 @@ def test_parts_read_ahead_come_in_order_and_their_error_in_its_place() -> None:
 
     def parts() -> Any:
         for n in range(6):
-            yield Frame.of({"n": [n]})
+            begun[n].set()
+            yield Frame.of({"n": [n]}), None
+        begun[6].set()
         raise BadBatch("broken", remedy="")
 
+    begun = [threading.Event() for _ in range(7)]
     seen = []
     with pytest.raises(BadBatch, match="broken"):
-        for part in tables._ahead(parts(), 1):
+        for part, _ in module._ahead(parts(), 1):
             seen.append(part.columns["n"].cells[0])
+            assert begun[len(seen)].wait(timeout=30)  # the next one, which nobody asked for yet
     assert seen == [*range(6)]
+
+
+def test_a_batch_of_many_rows_is_counted_on_two_cores(
+    cli: Callable[..., Any], home: Path, red_wine_csv: Path, monkeypatch: Any
+) -> None:
+    """Whoever reads and screens is not who scores; Parquet is read alone."""
+    threads: dict[str, set[str]] = {"screen": set(), "score": set()}
+
+    @contextlib.contextmanager
+    def stage(_: object, name: str) -> Iterator[None]:
+        if name in threads:
+            threads[name].add(threading.current_thread().name)
+        yield
+
+    monkeypatch.setattr(run._Run, "stage", stage)
+    monkeypatch.setattr(run, "read_parts", partial(tables.read_parts, part_rows=400))
+    monkeypatch.setattr(run, "count_each", partial(module.count_each, part_rows=400))
+    table = pd.read_csv(red_wine_csv, sep=";")
+    table.assign(pH=table["pH"] + 0.001).to_csv("many.csv", sep=";", index=False)
+    cli("run-batch", "many.csv", "--home", home, "--retrain", "never")
+    here = threading.current_thread().name
+    assert threads["score"] == {here} and threads["screen"] > {here}
+    threads["screen"].clear()
+    table.assign(pH=table["pH"] + 0.002).to_parquet("many.parquet")
+    cli("run-batch", "many.parquet", "--home", home, "--retrain", "never")
+    assert threads["screen"] == {here}
 
 
 MEMORY = """

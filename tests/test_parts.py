@@ -253,14 +253,14 @@ def test_a_file_that_changes_leaves_the_batch_alone(
     """Nothing is recorded of it, and the next run takes it."""
     first = wines("in/a.csv", 0, 60)
     wines("in/b.csv", 60, 120)
-    before, count = kept(home), module.count_part
+    before, count = kept(home), module.count_screened
 
     def change(*arguments: Any) -> Any:
         first.touch()
         return count(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "count_part", change)
+        patch.setattr(module, "count_screened", change)
         result = cli("run-batch", "in", "--home", home, code=6)
     assert "in/a.csv: changed while it was read" in result.stderr
     assert kept(home)["records"] == before["records"] and kept(home)["files"] == before["files"]

@@ -97,11 +97,16 @@ class Part:
     keys: Keys  # (n_scored,), of the scored rows; none if all of them have labels
 
 
+def untimed(_: str) -> AbstractContextManager[None]:
+    """A stage whose time nobody takes."""
+    return contextlib.nullcontext()
+
+
 def count_part(
     frame: Frame,
     yardstick: Yardstick,
     known: Known,
-    stage: Stage = lambda name: contextlib.nullcontext(),
+    stage: Stage = untimed,
 ) -> Part:
     """Screen a part, score its good rows, and count them.
 
@@ -120,9 +125,22 @@ def count_part(
     BadBatch
         The file as a whole cannot be used.
     """
-    schema = yardstick.schema
+    screened = screen_part(frame, yardstick, known, stage)
+    return count_screened(frame, screened, yardstick, stage)
+
+
+def screen_part(
+    frame: Frame, yardstick: Yardstick, known: Known, stage: Stage = untimed
+) -> Screened:
+    """The half of `count_part` that knows the parts before this one."""
     with stage("screen"):
-        screened = screen(frame, schema, whole_file=False, known=known)
+        return screen(frame, yardstick.schema, whole_file=False, known=known)
+
+
+def count_screened(
+    frame: Frame, screened: Screened, yardstick: Yardstick, stage: Stage = untimed
+) -> Part:
+    """The other half, which knows no other part."""
     with stage("score"):
         good, completes = screened.accepted, screened.completes
         scores = np.full(len(good), np.nan)

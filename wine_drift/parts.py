@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from wine_drift.errors import BadBatch, TableError
 from wine_drift.frame import Frame
-from wine_drift.gathering import Gathered, Gatherer, Keep, Part, Spill, Yardstick, count_part
+from wine_drift.gathering import (
+    Gathered,
+    Gatherer,
+    Keep,
+    Part,
+    Spill,
+    Stage,
+    Yardstick,
+    count_screened,
+    screen_part,
+    untimed,
+)
 from wine_drift.places import Place, at_hand, digested
 from wine_drift.repeats import Known
 from wine_drift.schema import Schema
-from wine_drift.screening import screen
-from wine_drift.tables import read_parts
+from wine_drift.screening import Screened, screen
+from wine_drift.tables import PART_ROWS, read_parts, reads_alone
 
 
 class Counting(Protocol):
@@ -89,12 +101,50 @@ def count_parts(
     most_bytes : int
         Bytes of the table, once it is unpacked.
     ahead : bool
-        See `read_parts`.
+        Whether this may be done on two cores.
     """
-    with _reading(place, yardstick.schema, yardstick.row_id, most_bytes, ahead=ahead) as frames:
-        for frame in frames:
-            if len(frame):
-                yield count_part(frame, yardstick, known)
+    ahead = ahead and not reads_alone(place.address)
+    with _reading(place, yardstick.schema, yardstick.row_id, most_bytes) as frames:
+        some = (frame for frame in frames if len(frame))
+        with contextlib.closing(count_each(some, yardstick, known, ahead=ahead)) as parts:
+            yield from parts
+
+
+def count_each(
+    frames: Iterable[Frame],
+    yardstick: Yardstick,
+    known: Known,
+    stage: Stage = untimed,
+    *,
+    ahead: bool,
+    part_rows: int = PART_ROWS,
+) -> Generator[Part]:
+    """Count what is read, see `count_part`.
+
+    With `ahead` a part is read and screened while the one before is scored and measured; a first
+    part of fewer than `part_rows` has no next. Close this before what it reads.
+    """
+    screened = ((frame, screen_part(frame, yardstick, known, stage)) for frame in frames)
+    with contextlib.closing(_ahead(screened, part_rows) if ahead else screened) as both:
+        for frame, found in both:
+            yield count_screened(frame, found, yardstick, stage)
+
+
+def _ahead(
+    parts: Iterator[tuple[Frame, Screened]], part_rows: int
+) -> Generator[tuple[Frame, Screened]]:
+    """The same, each made while the one before is worked on."""
+    part = next(parts, None)
+    if part is None or len(part[0]) < part_rows:
+        yield from chain(() if part is None else (part,), parts)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # it takes a while, and few files need it
+
+    with ThreadPoolExecutor(1) as pool:
+        while part is not None:
+            making = pool.submit(next, parts, None)
+            yield part
+            part = making.result()
 
 
 def check_begin(place: Place, schema: Schema, row_id: str | None, most_bytes: int) -> None:
@@ -107,7 +157,7 @@ def check_begin(place: Place, schema: Schema, row_id: str | None, most_bytes: in
 
 @contextlib.contextmanager
 def _reading(
-    place: Place, schema: Schema, row_id: str | None, most_bytes: int, *, ahead: bool = False
+    place: Place, schema: Schema, row_id: str | None, most_bytes: int
 ) -> Iterator[Iterator[Frame]]:
     """The table in parts; what is found wrong with it while this holds is told with its name."""
     with at_hand(place, most_bytes) as path:
@@ -117,7 +167,6 @@ def _reading(
                 text_column=row_id,
                 listed=schema.listed,
                 most_bytes=most_bytes,
-                ahead=ahead,
             )
         except (BadBatch, TableError) as error:
             detail = str(error).removeprefix(f"{path}: ")

@@ -34,12 +34,12 @@ from wine_drift.errors import (
     WineDriftError,
 )
 from wine_drift.frame import Frame
-from wine_drift.gathering import Gathered, Gatherer, Keep, Spill, Yardstick, count_part
+from wine_drift.gathering import Gathered, Gatherer, Keep, Spill, Yardstick
 from wine_drift.home import models_place, writing
 from wine_drift.ledger import Commit, Cursor, Ledger
 from wine_drift.measurement import Measurement, Tally, measure
 from wine_drift.outbox import publish
-from wine_drift.parts import Counting, Here
+from wine_drift.parts import Counting, Here, count_each
 from wine_drift.places import find_places, is_many, name_of
 from wine_drift.policy import MANUAL
 from wine_drift.record import (
@@ -68,7 +68,7 @@ from wine_drift.supply import (
     advance,
     find_supply,
 )
-from wine_drift.tables import PART_ROWS, SUFFIXES, read_parts
+from wine_drift.tables import PART_ROWS, SUFFIXES, read_parts, reads_alone
 
 Say = Callable[[str], None]
 _WRITTEN = 3600.0  # seconds after which a file in the inbox is no longer being written
@@ -266,12 +266,16 @@ class _Run:
                 self.train_first(share=self.settings.training_share)
             yardstick, known = self.champion.yardstick, Known()
             gatherer = Gatherer(yardstick, keep, self.spill(claim))
+            frames, ahead = chain(begin, parts), not reads_alone(str(claim.path))
             n_rows = 0
-            for part in chain(begin, parts):
-                gatherer.add(count_part(part, yardstick, known, self.stage))
-                n_rows += len(part)
-                if n_rows >= PART_ROWS:  # else it is done at once
-                    self.progress(f"{n_rows:,} rows counted")
+            with contextlib.closing(
+                count_each(frames, yardstick, known, self.stage, ahead=ahead)
+            ) as counted_parts:
+                for counted in counted_parts:
+                    gatherer.add(counted)
+                    n_rows += counted.told.n_rows
+                    if n_rows >= PART_ROWS:  # else it is done at once
+                        self.progress(f"{n_rows:,} rows counted")
             del known  # the largest thing there is, of many rows
             # the table as a whole was screened before it was cut into slices
             return gatherer.finish(whole_file=not claim.is_slice)

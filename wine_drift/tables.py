@@ -111,18 +111,18 @@ def read_parts(
     listed: Mapping[str, Sequence[str]] | None = None,
     most_bytes: int = MOST_BYTES,
     part_rows: int = PART_ROWS,
-    ahead: bool = True,
 ) -> Iterator[Frame]:
     """Read a table file some rows at a time; else as `read_table`, which tells of the arguments.
 
     The kind of a column may differ between parts: numbers in one, texts in another. A file without
-    rows is one empty part. What is wrong with a file is told when that place is reached. A part of
-    a CSV file is read while the one before is worked on, if it may be read ahead.
+    rows is one empty part. What is wrong with a file is told when that place is reached.
     """
-    parts = _parts(path, text_column, listed or {}, most_bytes, part_rows, keep_blank=False)
-    if not ahead or path.suffix.lower() == ".parquet":  # which bounds the memory of the process
-        return parts
-    return _ahead(parts, part_rows)
+    return _parts(path, text_column, listed or {}, most_bytes, part_rows, keep_blank=False)
+
+
+def reads_alone(name: str) -> bool:
+    """Whether nothing else may go on while a part is read: Parquet bounds the process's memory."""
+    return name.lower().endswith(".parquet")
 
 
 def read_as_nothing(path: Path, frame: Frame) -> dict[str, list[str]]:
@@ -140,21 +140,6 @@ def read_as_nothing(path: Path, frame: Frame) -> dict[str, list[str]]:
         for name in gaps
         if (found := [t for t in as_they_are[name].texts(frame.columns[name].is_empty) if t])
     }
-
-
-def _ahead(parts: Iterator[Frame], part_rows: int) -> Iterator[Frame]:
-    """The same, each read while the one before is worked on; fewer rows than that have no next."""
-    part = next(parts, None)
-    if part is None or len(part) < part_rows:
-        yield from chain(() if part is None else (part,), parts)
-        return
-    from concurrent.futures import ThreadPoolExecutor  # it takes a while, and few files need it
-
-    with ThreadPoolExecutor(1) as pool:
-        while part is not None:
-            reading = pool.submit(next, parts, None)
-            yield part
-            part = reading.result()
 
 
 def _parts(

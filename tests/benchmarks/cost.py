@@ -104,7 +104,7 @@ class Variant:
             took[name] += time.perf_counter() - start
 
         gatherer, known = Gatherer(self.yardstick, lambda lines: None, NoWriter()), Known()
-        parts = read_parts(self.path, most_bytes=1 << 40, ahead=False)
+        parts = read_parts(self.path, most_bytes=1 << 40)
         while True:
             with stage("read"):
                 part = next(parts, None)

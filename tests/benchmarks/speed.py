@@ -476,8 +476,8 @@ def profile(place: Place, n_rows: int) -> None:
     parts = {
         "interpreter": start,
         "imports before the first stage, push and end": cost.seconds - start - total,
-        **{f"stage {name}": value for name, value in known.items()},
-        "between the stages": total - sum(known.values()),
+        "all stages and what is between them": total,
+        **{f"  stage {name}": value for name, value in known.items()},  # many rows: side by side
     }
     print(f"{n_rows:,} rows: {cost.seconds:.3f} s, CPU {cost.cpu:.3f} s, {cost.megabytes:.0f} MB")
     for name, value in parts.items():
