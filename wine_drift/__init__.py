@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         quality,
     )
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = [
     "ColumnDrift",
@@ -41,10 +41,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What `__all__` names is loaded when it is asked for: the command line needs none of it."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("wine-drift")
     if name in __all__:
         from wine_drift import api
 
@@ -54,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Tell completion of them, too."""
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__})

@@ -45,7 +45,10 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "last_success_timestamp_seconds": ((), "End of the last run without an error."),
     "last_run_success": ((), "1 if the last run ended without an error, else 0."),
     "last_run_duration_seconds": ((), "Time that the last run took up to its commit."),
-    "last_run_stage_duration_seconds": (("stage",), "Time by stage of the last run; with many rows some go on beside each other."),
+    "last_run_stage_duration_seconds": (
+        ("stage",),
+        "Time by stage of the last run; with many rows some go on beside each other.",
+    ),
     "last_run_max_rss_bytes": ((), "Peak memory of the last run."),
     "batches_pending": ((), "Files that waited in the inbox when the last run ended."),
     "batch_number": ((), "Number of the last batch processed; refused ones are numbered too."),

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version as installed_version
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
@@ -430,8 +429,10 @@ def read_reference(folder: Place, manifest: Mapping[str, Any]) -> Reference:
 
 def libraries() -> dict[str, str]:
     """Versions of what a model depends on, for its manifest."""
+    from importlib.metadata import version
+
     names = ("lightgbm", "numpy", "wine-drift", "scikit-learn", "scipy")
-    return {"python": python_version(), **{name: installed_version(name) for name in names}}
+    return {"python": python_version(), **{name: version(name) for name in names}}
 
 
 def _threads(n_rows: int, wanted: int) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import Metric
 
+from wine_drift import __version__
 from wine_drift.errors import PushFailed, WineDriftError
 from wine_drift.exposition import exposition
 from wine_drift.ledger import Ledger
@@ -23,14 +22,9 @@ def families(settings: Settings, ledger: Ledger, entry: int | None = None) -> li
     return exposition(
         ledger.snapshot(entry),
         pipeline=settings.pipeline,
-        version=_release(),
+        version=__version__,
         legacy=settings.legacy_metrics,
     )
-
-
-@cache
-def _release() -> str:
-    return version("wine-drift")  # looked up on disk
 
 
 def textfile(settings: Settings) -> Path | None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from platform import python_version
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from wine_drift import batches
+from wine_drift import __version__, batches
 from wine_drift.champion import Answer, Champion, retraining_failure
 from wine_drift.dataset import load_schema
 from wine_drift.detector import LOG_LOSS_RISE
@@ -652,7 +651,7 @@ class _Run:
             finished_at=self.now(),
             success=success,
             outcome=outcome,
-            version=version("wine-drift"),
+            version=__version__,
             python_version=python_version(),
             duration=time.monotonic() - self.started,
             stages=dict(self.stages),

@@ -7,12 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
 from prometheus_client import Metric
 
+from wine_drift import __version__
 from wine_drift.errors import WineDriftError
 from wine_drift.ledger import Ledger
 from wine_drift.locking import locked
@@ -205,7 +205,7 @@ def _facts(
         success=False,
         outcome=str(ending.reason),
         ended=ending.reason,
-        version=version("wine-drift"),
+        version=__version__,
         python_version=python_version(),
         duration=now - started,
         stages={},
