@@ -591,7 +591,7 @@ def job() -> str:
         graph(
             "Duration of a run",
             "The last run and its stages. Retraining takes longest; worry when the whole nears the "
-            "interval.",
+            "interval. With many rows some stages go on beside each other: their sum may be more.",
             Query(metric("last_run_stage_duration_seconds"), "{{stage}}"),
             Query(metric("last_run_duration_seconds"), "whole run", "total"),
             unit="s",

@@ -282,6 +282,34 @@ def test_parts_read_ahead_come_in_order_and_their_error_in_its_place() -> None:
     assert seen == [*range(6)]
 
 
+@pytest.mark.parametrize("sizes", [[], [3], [3, 3], [3, 10, 10], [10, 10, 2], [10]], ids=str)
+def test_no_part_is_left_out(sizes: list[int]) -> None:
+    """A short first one is not always the only one; without a next one there is no thread."""
+    frames = [(Frame.of({"n": [0] * size}), None) for size in sizes]
+    assert [*module._ahead(iter(frames), 10)] == frames
+
+
+def test_a_second_interrupt_ends_the_run_while_a_part_is_read() -> None:
+    """What a thread is in cannot be closed; the interrupt is told all the same."""
+
+    def parts() -> Any:
+        begun.set()
+        yield go_on.wait(timeout=30)
+
+    begun, go_on = threading.Event(), threading.Event()
+    source = parts()
+    reading = threading.Thread(target=next, args=(source,))
+    with pytest.raises(KeyboardInterrupt), run._closed(source):
+        reading.start()
+        assert begun.wait(timeout=30)
+        raise KeyboardInterrupt
+    go_on.set()
+    reading.join()
+    with run._closed(source):
+        pass
+    assert source.gi_frame is None
+
+
 def test_a_batch_of_many_rows_is_counted_on_two_cores(
     cli: Callable[..., Any], home: Path, red_wine_csv: Path, monkeypatch: Any
 ) -> None:

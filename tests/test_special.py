@@ -55,3 +55,24 @@ print(found is scipy.special is sys.modules["scipy.special"])
 def test_a_package_that_is_there_is_taken() -> None:
     """Nothing takes its place, not for a moment."""
     assert special._functions() is scipy.special
+
+
+def test_another_thread_can_import_the_package_meanwhile() -> None:
+    """It waits, and gets all of it."""
+    code = """
+import sys, threading
+def other():
+    while "scipy.special" not in sys.modules:
+        pass
+    from scipy.special import roots_legendre, ndtri
+    found.append((roots_legendre, ndtri))
+found = []
+sys.setswitchinterval(1e-6)
+thread = threading.Thread(target=other)
+thread.start()
+from wine_drift import special
+thread.join()
+import scipy.special as whole
+print(found == [(whole.roots_legendre, whole.ndtri)], whole.ndtri is special.ndtri)
+"""
+    assert python(code) == "True True\n"

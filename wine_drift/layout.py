@@ -129,21 +129,21 @@ def word(text: str) -> Text:
 
 def drawn(parts: Iterable[str | Table], paper: Paper) -> str:
     """Lines and tables as one text; no line of it is wider than the paper."""
-    texts = []
+    lines: list[str] = []
     for part in parts:
-        if not isinstance(part, str):
-            texts.append(_printed(part, paper))
-        elif paper.width is None:
-            texts.append(one_line(part))
+        if isinstance(part, str) and paper.width is None:
+            lines.append(one_line(part))
         else:
-            texts.append(_printed(_folded(one_line(part), paper.width), paper))
-    return "\n".join(line.rstrip() for text in texts for line in text.splitlines() or [""])
+            lines += _printed(part, paper).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _printed(part: str | Table, paper: Paper) -> str:
     """What rich makes of it."""
     from rich.console import Console
 
+    if isinstance(part, str) and paper.width is not None:
+        part = _folded(one_line(part), paper.width)
     out = io.StringIO()
     Console(
         file=out,

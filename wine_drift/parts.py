@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 from wine_drift.errors import BadBatch, TableError
@@ -121,8 +120,8 @@ def count_each(
 ) -> Generator[Part]:
     """Count what is read, see `count_part`.
 
-    With `ahead` a part is read and screened while the one before is scored and measured; a first
-    part of fewer than `part_rows` has no next. Close this before what it reads.
+    With `ahead` a part is read and screened while the one before is scored and measured, from the
+    first of at least `part_rows` on. Close this before what it reads.
     """
     screened = ((frame, screen_part(frame, yardstick, known, stage)) for frame in frames)
     with contextlib.closing(_ahead(screened, part_rows) if ahead else screened) as both:
@@ -135,8 +134,10 @@ def _ahead(
 ) -> Generator[tuple[Frame, Screened]]:
     """The same, each made while the one before is worked on."""
     part = next(parts, None)
-    if part is None or len(part[0]) < part_rows:
-        yield from chain(() if part is None else (part,), parts)
+    if part is not None and len(part[0]) < part_rows:  # it hardly has a next one
+        yield part
+        part = next(parts, None)
+    if part is None:
         return
     from concurrent.futures import ThreadPoolExecutor  # it takes a while, and few files need it
 

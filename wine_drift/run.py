@@ -7,6 +7,7 @@ commit one transaction, put the file away, publish.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import resource
 import sys
 import time
@@ -253,8 +254,8 @@ class _Run:
         if claim.parts:
             return self.gather_many(claim)
         with (
-            contextlib.closing(self.read(claim)) as source,
-            contextlib.closing(self.timed("load", source)) as parts,
+            _closed(self.read(claim)) as source,
+            _closed(self.timed("load", source)) as parts,
             self.kept_rows(claim) as keep,
         ):
             begin: list[Frame] = []
@@ -693,3 +694,13 @@ def _counters(record: Mapping[str, Any]) -> dict[tuple[str, Labels], float]:
         if number:
             counters["rows_rejected", (("reason", reason),)] = number
     return counters
+
+
+@contextlib.contextmanager
+def _closed(items: Generator[Frame]) -> Iterator[Generator[Frame]]:
+    """Close it in the end, unless a second Ctrl-C did not wait for the thread that is in it."""
+    try:
+        yield items
+    finally:
+        if inspect.getgeneratorstate(items) != inspect.GEN_RUNNING:
+            items.close()

@@ -8,8 +8,10 @@ scipy has them elsewhere, the whole package is loaded.
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import scipy
 
@@ -26,8 +28,17 @@ def _functions(package: str = "scipy.special", module: str = "_ufuncs") -> Modul
     for the moment. Once the package itself is imported, it finds the module loaded.
     """
     if package not in sys.modules:
-        empty = ModuleType(package)
+        empty, us, done = ModuleType(package), threading.get_ident(), threading.Event()
+
+        def whole(name: str) -> Any:
+            """For other threads, that import the package meanwhile."""
+            if threading.get_ident() == us:
+                raise AttributeError(name)
+            done.wait()
+            return getattr(import_module(package), name)
+
         empty.__path__ = [f"{folder}/special" for folder in scipy.__path__]
+        empty.__dict__["__getattr__"] = whole
         sys.modules[package] = empty
         try:
             found = import_module(f"{package}.{module}")
@@ -37,6 +48,7 @@ def _functions(package: str = "scipy.special", module: str = "_ufuncs") -> Modul
             pass
         finally:
             del sys.modules[package]
+            done.set()
     return import_module(package)
 
 
