@@ -22,6 +22,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from wine_drift import __version__
 from wine_drift.cli import main
 from wine_drift.errors import SettingsError
 from wine_drift.scheduling import GRACE
@@ -481,7 +482,6 @@ def problems_of_manifests(folder: Path, way: str) -> list[str]:
         return [f"wine-drift: {error}"]
     generated = yaml.safe_load((folder / "base" / "kustomization.yaml").read_text())
     (config,) = generated["configMapGenerator"]
-    version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)
     user = int(re.findall(r"^USER (\d+):", DOCKERFILE, flags=re.MULTILINE)[-1])
     home = re.findall(r"WINE_DRIFT_HOME=(\S+)", DOCKERFILE)[0]
     claims = {claim["metadata"]["name"]: claim["spec"] for claim in kinds["PersistentVolumeClaim"]}
@@ -496,8 +496,7 @@ def problems_of_manifests(folder: Path, way: str) -> list[str]:
     ]
     limits, requests = (container["resources"].get(name, {}) for name in ("limits", "requests"))
     kept = {
-        "the image of this release": version is not None
-        and container["image"] == f"wine-drift:{version[1]}",
+        "the image of this release": container["image"] == f"wine-drift:{__version__}",
         "the pod's rights": pod.get("securityContext") == POD_SECURITY
         and user == POD_SECURITY["runAsUser"],
         "the container's rights": container.get("securityContext") == CONTAINER_SECURITY,

@@ -29,7 +29,10 @@ _HASTE = 1.0  # the same when the scheduler has been told to stop
 Log = Callable[[dict[str, Any]], None]
 
 # What a run of 100 rows imports. No module here may start a thread that it needs after a fork.
-WARM = ("wine_drift.cli", "wine_drift.scheduling", "wine_drift.run", "wine_drift.report")
+WARM = (
+    *("wine_drift.cli", "wine_drift.scheduling", "wine_drift.run", "wine_drift.report"),
+    *("numpy.ma", "numpy.random"),  # which numpy loads when they are first used
+)
 # Exit codes of runs that are done with their batch, so that the next one may follow at once.
 MOVED_ON = frozenset({0, 3, 4, 8, 9})
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import scipy
 
@@ -19,37 +18,45 @@ __all__ = [
     *("chdtrc", "expit", "fdtrc", "gammainc", "gammaincc", "gammaln"),
     *("logit", "ndtr", "ndtri", "stdtr", "stdtrit"),
 ]
+_PACKAGE = "scipy.special"
 
 
-def _functions(package: str = "scipy.special", module: str = "_ufuncs") -> ModuleType:
+def _functions() -> ModuleType:
     """The compiled module, or else the package.
 
     A module is imported after its package; so that this one is not, an empty one takes its place
     for the moment. Once the package itself is imported, it finds the module loaded.
     """
-    if package not in sys.modules:
-        empty, us, done = ModuleType(package), threading.get_ident(), threading.Event()
+    if _PACKAGE not in sys.modules:
+        empty, us, done = ModuleType(_PACKAGE), threading.get_ident(), threading.Event()
 
         def whole(name: str) -> Any:
             """For other threads, that import the package meanwhile."""
             if threading.get_ident() == us:
                 raise AttributeError(name)
             done.wait()
-            return getattr(import_module(package), name)
+            return getattr(_package(), name)
 
         empty.__path__ = [f"{folder}/special" for folder in scipy.__path__]
         empty.__dict__["__getattr__"] = whole
-        sys.modules[package] = empty
+        sys.modules[_PACKAGE] = empty
         try:
-            found = import_module(f"{package}.{module}")
-            if all(hasattr(found, name) for name in __all__):
-                return found
+            from scipy.special import _ufuncs
+
+            if all(hasattr(_ufuncs, name) for name in __all__):
+                return cast("ModuleType", _ufuncs)
         except ImportError:
             pass
         finally:
-            del sys.modules[package]
+            del sys.modules[_PACKAGE]
             done.set()
-    return import_module(package)
+    return _package()
+
+
+def _package() -> ModuleType:
+    import scipy.special as package
+
+    return cast("ModuleType", package)
 
 
 _found = _functions()
