@@ -27,6 +27,7 @@ from spread_rows import (
     unhappy,
     works,
 )
+from test_cluster import Stack, started
 
 from wine_drift import training as module
 from wine_drift.bins import Floats
@@ -38,8 +39,6 @@ from wine_drift.training import Asked, Call, Rows, free, joined, share
 from wine_drift.trees import check_trees
 
 distributed = pytest.importorskip("distributed")
-
-from test_cluster import Stack, started  # noqa: E402 - it needs what may be absent
 
 MOST = 1 << 20
 DRILLS = str(Path(__file__).parent / "drills")

@@ -155,9 +155,9 @@ class Commands(click.Group):
             say("interrupted: what was not recorded will be taken again")
             ctx.exit(INTERRUPTED)
         except click.ClickException as error:
-            # A shell puts names of files in the place of `*`. click calls the message final, and
-            # has no other way to have it printed differently.
-            error.message = harmless(error.message)  # type: ignore[misc]
+            # a shell puts names of files in the place of `*`
+            message = harmless(error.message)
+            error.message = message  # type: ignore[misc]  # final, but click prints nothing else
             raise
         except BrokenPipeError:
             raise  # the reader of our output went away; click ends quietly

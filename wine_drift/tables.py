@@ -169,10 +169,6 @@ def _parts(
         raise TableError(f"{path}: {problem}", remedy="save the file as UTF-8 CSV") from error
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise _damaged(path, error) from error
-    # What zipfile raises for a file that is encrypted, and for one packed by a method it has not:
-    # both are the user's to mend.
-    except (RuntimeError, NotImplementedError) as error:
-        raise TableError(f"{path}: {_plain(error)}", remedy="use a plain zip file") from error
     except OSError as error:
         if error.errno is None:  # not of the system, but of bzip2
             raise _damaged(path, error) from error
@@ -265,11 +261,7 @@ def _opened(path: Path, most_bytes: int) -> Iterator[io.TextIOWrapper]:
         suffix, bite = path.suffix.lower(), 1 << 18
         raw: io.BufferedIOBase
         if suffix == ".zip":
-            file = stack.enter_context(_Careful(path))
-            archive = stack.enter_context(zipfile.ZipFile(cast("IO[bytes]", file)))
-            member = _csv_member(path, archive)
-            _check_unpacked(path, member.file_size, path.stat().st_size, most_bytes)
-            raw, bite = cast("io.BufferedIOBase", stack.enter_context(archive.open(member))), _BITE
+            raw, bite = _unzipped(path, stack, most_bytes), _BITE
         elif suffix == ".gz":
             raw = stack.enter_context(gzip.open(path))
         else:
@@ -280,6 +272,18 @@ def _opened(path: Path, most_bytes: int) -> Iterator[io.TextIOWrapper]:
             yield text
         finally:
             text.detach()
+
+
+def _unzipped(path: Path, stack: contextlib.ExitStack, most_bytes: int) -> io.BufferedIOBase:
+    """The only CSV file of a zip file."""
+    file = stack.enter_context(_Careful(path))
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(cast("IO[bytes]", file)))
+        member = _csv_member(path, archive)
+        _check_unpacked(path, member.file_size, path.stat().st_size, most_bytes)
+        return cast("io.BufferedIOBase", stack.enter_context(archive.open(member)))
+    except RuntimeError as error:  # encrypted, or packed by a method that zipfile does not know
+        raise TableError(f"{path}: {_plain(error)}", remedy="use a plain zip file") from error
 
 
 def from_pandas(frame: pd.DataFrame) -> Frame:

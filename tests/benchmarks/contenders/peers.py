@@ -69,8 +69,8 @@ def by_alibi_detect(batch: pd.DataFrame, folder: Path) -> Figures:
 
 def by_nannyml(batch: pd.DataFrame, folder: Path) -> Figures:
     """Jensen-Shannon distance, of ten chunks of the batch."""
-    # NannyML keeps a fitted calculator in no other form; this benchmark wrote it a moment ago
-    calculator = pickle.loads((folder / "calculator.pickle").read_bytes())  # noqa: S301
+    kept = (folder / "calculator.pickle").read_bytes()  # NannyML keeps it in no other form
+    calculator = pickle.loads(kept)  # noqa: S301 - this benchmark wrote it a moment ago
     table = calculator.calculate(batch).filter(period="analysis").to_df()
     return {
         (name, f"{kind}_{number}"): value
@@ -85,8 +85,8 @@ def by_evidently(batch: pd.DataFrame, folder: Path) -> Figures:
     from evidently import Report
     from evidently.presets import DataDriftPreset
 
-    # what loads fastest, so that nobody is slowed down by us; this benchmark wrote it a moment ago
-    reference = pd.read_pickle(folder / "reference.pickle")  # noqa: S301
+    kept = folder / "reference.pickle"  # what loads fastest: nobody is slowed down by us
+    reference = pd.read_pickle(kept)  # noqa: S301 - this benchmark wrote it a moment ago
     whole, *columns = Report([DataDriftPreset()]).run(batch, reference).dict()["metrics"]
     figures: Figures = {("", name): value for name, value in whole["value"].items()}
     return figures | {(m["config"]["column"], "distance"): m["value"] for m in columns}
